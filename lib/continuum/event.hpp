@@ -62,7 +62,8 @@ class Wrapper {
 
   // Reads one line (without its newline; json::padding_bytes readable bytes behind it). nullopt: it is
   // an event, and key(), position() and write() speak of it until the next read(). Else why it is
-  // rejected, for a person: says what and where, e.g. `no field "thread_id" (the key)`.
+  // rejected, for a person: says what and where, e.g. `no field "thread_id" (the key)`. The line must stay
+  // as it is until then. A newline between the tokens of a JSON text of several lines becomes a blank.
   // `line_number` is the position unless options.position selects another.
   [[nodiscard]] std::optional<std::string> read(std::string_view line, Position line_number);
 

@@ -41,9 +41,11 @@ enum class Kind : std::uint8_t { missing, null, boolean, number, string, array, 
 
 // What a pointer selects. `text` is the unescaped bytes of a string, or the literal text of any other
 // value; it is valid until the parser parses again. `ambiguous`: an object on the way has the name twice.
+// A string with a lone surrogate escape has no UTF-8 form: its `text` is the raw JSON with its quotes.
 struct Value {
   Kind kind = Kind::missing;
   std::string_view text;
+  bool lone_surrogate = false;
 };
 
 // Validates texts and selects values. Keeps its buffers between texts: one per thread.
@@ -59,8 +61,7 @@ class Parser {
   // allowed. The text must stay alive while values are read.
   [[nodiscard]] std::optional<Invalid> parse(std::string_view text);
 
-  // Of the text that parse() accepted last. A string with a lone surrogate escape has no UTF-8 form:
-  // its `text` is the raw JSON string with its quotes and kind is Kind::string with `lone_surrogate()`.
+  // Of the text that parse() accepted last.
   [[nodiscard]] Value at(const Pointer& pointer);
 
   [[nodiscard]] Kind root_kind() const;
@@ -73,6 +74,8 @@ class Parser {
 // Appends `bytes` (UTF-8) as a JSON string with its quotes. Bytes that are not UTF-8 become U+FFFD.
 void append_quoted(std::string& out, std::string_view bytes);
 [[nodiscard]] std::string quoted(std::string_view bytes);
+
+[[nodiscard]] bool is_utf8(std::string_view bytes);
 
 // The bytes of a JSON string given with its quotes. Returns a view into `raw` when nothing is escaped,
 // else into `scratch`. nullopt when it is not a string or has a lone surrogate.

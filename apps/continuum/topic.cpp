@@ -1,0 +1,261 @@
+// continuum topic: create, list, change and drop topics.
+#include "continuum/topic.hpp"
+
+#include "commands.hpp"
+#include "options.hpp"
+#include "output.hpp"
+
+#include "continuum/error.hpp"
+#include "continuum/event.hpp"
+#include "continuum/names.hpp"
+
+#include <CLI/CLI.hpp>
+
+#include <memory>
+#include <numeric>
+
+namespace continuum::app {
+namespace {
+
+using redis::Needs;
+
+// The name may be given as `NAME` or as `-t NAME`.
+void add_name(CLI::App& command, std::string& name) {
+  const auto parse = [&name](const std::string& text) {
+    require_name("topic", text);
+    if (!name.empty() && name != text) {
+      fail(ErrorKind::usage, "another topic, {}, is named, too", name);
+    }
+    name = text;
+  };
+  add_parsed(command, "NAME", "", "the topic", parse);
+  add_parsed(command, "-t,--topic", "NAME", "the topic", parse);
+}
+
+void require_named(const std::string& name) {
+  if (name.empty()) {
+    fail(ErrorKind::usage, "which topic? Give NAME or -t NAME");
+  }
+}
+
+std::uint64_t events_of(redis::Session& session, const Topic& topic) {
+  const auto stored = stored_events(session, topic);
+  return std::accumulate(stored.begin(), stored.end(), std::uint64_t{0},
+                         [](std::uint64_t sum, const StoredEvents& s) { return sum + (s.next - s.first); });
+}
+
+// --- create
+
+struct CreateOptions {
+  std::string name;
+  std::uint32_t partitions = 8;
+  std::string hash = "xxh3";
+  std::uint32_t virtual_nodes = 256;
+  TopicSettings settings;
+};
+
+// What the caller asked for and the topic that is there do not agree on; empty when they agree.
+std::string difference(const CreateOptions& wanted, const RingDescription& ring, const Topic& topic) {
+  if (topic.ring() != ring) {
+    return fmt::format("its ring is {}, not {}", topic.ring().text(), ring.text());
+  }
+  if (topic.settings.frames != wanted.settings.frames) {
+    return fmt::format("its frames are {}, not {}", name_of(topic.settings.frames), name_of(wanted.settings.frames));
+  }
+  if (topic.settings.event_bytes_max != wanted.settings.event_bytes_max) {
+    return fmt::format("its event_bytes_max is {}, not {}", topic.settings.event_bytes_max,
+                       wanted.settings.event_bytes_max);
+  }
+  return {};
+}
+
+int create(const Context& context, const CreateOptions& options) {
+  require_named(options.name);
+  auto ring = RingDescription::uniform(options.partitions);
+  ring.algorithm = options.hash;
+  ring.virtual_nodes = options.virtual_nodes;
+  ring = RingDescription::parse(ring.text());  // its limits
+  const auto session = connect(context, Needs::Access::write);
+  warn_of_loss(context, *session);
+  const auto created = create_topic(*session, options.name, ring, options.settings);
+  const auto topic = load_topic(*session, options.name);
+  if (const auto differs = difference(options, ring, topic); !differs.empty()) {
+    fail(ErrorKind::usage, "topic {} exists, and {}: `continuum topic set` changes settings", options.name, differs);
+  }
+  Output out;
+  const std::string_view status = created == Created::created ? "created" : "exists";
+  if (context.json) {
+    out.line(JsonObject()
+                 .add("topic", topic.name)
+                 .add("status", status)
+                 .add("partitions", topic.ring().members.size())
+                 .add("ring", topic.ring().text())
+                 .text());
+  } else if (!context.quiet) {
+    out.line(fmt::format("topic {} {}: {} partitions", topic.name, status, topic.ring().members.size()));
+  }
+  out.flush();
+  return 0;
+}
+
+void add_create(CLI::App& command, Context& context) {
+  auto& create_command = add_subcommand(command, "create", "create a topic; one that exists as described is fine");
+  const auto options = std::make_shared<CreateOptions>();
+  add_name(create_command, options->name);
+  add_number(create_command, "-p,--partitions", options->partitions, {1, partitions_max}, "how many (8)");
+  add_text(create_command, "--hash", "ALGORITHM", options->hash, "how keys are placed: xxh3");
+  add_number(create_command, "--virtual-nodes", options->virtual_nodes, {1, 1 << 20},
+             "points on the ring for each partition (256); fixed for good");
+  add_parsed(create_command, "--frames", "auto|plain|single",
+             "how events are kept: compressed in batches, as text, one an entry",
+             [options](const std::string& text) { apply_setting(options->settings, "frames=" + text); });
+  add_parsed(create_command, "--event-bytes-max", "SIZE", "the longest event that is taken (1MiB)",
+             [options](const std::string& text) { apply_setting(options->settings, "event_bytes_max=" + text); });
+  run_with(create_command, context, [&context, options] { return create(context, *options); });
+}
+
+// --- ls
+
+int list(const Context& context) {
+  const auto session = connect(context, Needs::Access::read);
+  Table table({{"TOPIC"},
+               {"PARTITIONS", Table::Align::right},
+               {"EVENTS", Table::Align::right},
+               {"GROUPS", Table::Align::right},
+               {"GENERATION", Table::Align::right},
+               {"RING"},
+               {"FRAMES"},
+               {"CREATED"}});
+  Output out;
+  for (const auto& name : list_topics(*session)) {
+    const auto topic = find_topic(*session, name);
+    if (!topic) {
+      say(context, fmt::format("the creation of topic {} was not finished: `continuum topic create {}` finishes it",
+                               name, name));
+      continue;
+    }
+    const auto events = events_of(*session, *topic);
+    const auto created = format_time(topic->created);
+    const std::size_t partitions = topic->ring().members.size();
+    if (context.json) {
+      out.line(JsonObject()
+                   .add("topic", name)
+                   .add("partitions", partitions)
+                   .add("events", events)
+                   .add("groups", topic->groups.size())
+                   .add("generation", topic->active)
+                   .add("ring", topic->ring().text())
+                   .add("frames", name_of(topic->settings.frames))
+                   .add("event_bytes_max", topic->settings.event_bytes_max)
+                   .add("created", created)
+                   .text());
+    } else {
+      table.row({name, partitions, events, topic->groups.size(), topic->active.value, topic->ring().text(),
+                 name_of(topic->settings.frames), created});
+    }
+  }
+  if (!context.json) {
+    table.print(out);
+  }
+  out.flush();
+  return 0;
+}
+
+// --- set
+
+struct SetOptions {
+  std::string name;
+  std::vector<std::string> assignments;
+};
+
+int set(const Context& context, const SetOptions& options) {
+  const auto session = connect(context, Needs::Access::write);
+  const auto topic = load_topic(*session, options.name);
+  auto settings = topic.settings;
+  for (const auto& assignment : options.assignments) {
+    apply_setting(settings, assignment);
+  }
+  set_topic(*session, topic, settings);
+  Output out;
+  if (context.json) {
+    out.line(JsonObject()
+                 .add("topic", topic.name)
+                 .add("frames", name_of(settings.frames))
+                 .add("event_bytes_max", settings.event_bytes_max)
+                 .text());
+  } else if (!context.quiet) {
+    out.line(fmt::format("topic {}: frames={} event_bytes_max={}", topic.name, name_of(settings.frames),
+                         settings.event_bytes_max));
+  }
+  out.flush();
+  return 0;
+}
+
+// --- drop
+
+struct DropOptions {
+  std::string name;
+  bool yes = false;
+  bool dry_run = false;
+};
+
+int drop(const Context& context, const DropOptions& options) {
+  require_named(options.name);
+  const auto session = connect(context, Needs::Access::write);
+  // Not load_topic: what is left of a drop that was killed has to go, too.
+  const auto topic = find_topic(*session, options.name);
+  const auto all = list_topics(*session);
+  if (!topic && std::ranges::find(all, options.name) == all.end() && !options.yes) {
+    fail(ErrorKind::usage, "there is no topic {} on {}{}", options.name, session->address().text(),
+         hint_of(options.name, all));
+  }
+  if (!options.yes || options.dry_run) {
+    const auto what =
+        topic ? fmt::format("topic {}: {} partitions, {} groups", options.name, topic->partitions().size(),
+                            topic->groups.size())
+              : fmt::format("topic {}, whose creation was not finished", options.name);
+    if (!options.dry_run) {
+      fail(ErrorKind::usage, "this would delete {}, and every event in it, for good: add --yes to do it", what);
+    }
+    Output().line("would delete " + what).flush();
+    return 0;
+  }
+  const auto deleted = drop_topic(*session, options.name);
+  if (deleted == 0) {
+    fail(ErrorKind::usage, "there is no topic {} on {}{}", options.name, session->address().text(),
+         hint_of(options.name, all));
+  }
+  Output out;
+  if (context.json) {
+    out.line(JsonObject().add("topic", options.name).add("status", "dropped").add("keys", deleted).text());
+  } else if (!context.quiet) {
+    out.line(fmt::format("topic {} dropped: {} keys deleted", options.name, deleted));
+  }
+  out.flush();
+  return 0;
+}
+
+}  // namespace
+
+void add_topic(CLI::App& command, Context& context) {
+  auto& list_command = add_subcommand(command, "ls", "list the topics");
+  run_with(list_command, context, [&context] { return list(context); });
+
+  add_create(command, context);
+
+  auto& set_command = add_subcommand(command, "set", "change settings of a topic");
+  const auto changes = std::make_shared<SetOptions>();
+  add_topic_option(set_command, changes->name);
+  set_command.add_option("NAME=VALUE", changes->assignments, "frames=auto|plain|single, event_bytes_max=SIZE")
+      ->required();
+  run_with(set_command, context, [&context, changes] { return set(context, *changes); });
+
+  auto& drop_command = add_subcommand(command, "drop", "delete a topic with all its events and groups");
+  const auto victim = std::make_shared<DropOptions>();
+  add_name(drop_command, victim->name);
+  add_flag(drop_command, "-y,--yes", victim->yes, "do it");
+  add_flag(drop_command, "-n,--dry-run", victim->dry_run, "say what would be deleted");
+  run_with(drop_command, context, [&context, victim] { return drop(context, *victim); });
+}
+
+}  // namespace continuum::app

@@ -1,0 +1,590 @@
+#include "continuum/event.hpp"
+
+#include "continuum/error.hpp"
+#include "continuum/json_text.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+
+namespace continuum {
+
+namespace {
+
+using json::Kind;
+using json::Value;
+using Rejection = std::optional<std::string>;
+
+constexpr std::size_t time_bytes = 24;  // what format_time writes
+
+// The attributes that have their own options, or that an event's form gives.
+constexpr std::array<std::string_view, 7> reserved_names = {"specversion",  "id",   "type",       "time",
+                                                            "partitionkey", "data", "data_base64"};
+
+void check_attribute_name(std::string_view name) {
+  const auto allowed = [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9'); };
+  if (name.empty() || name.size() > 64 || !std::all_of(name.begin(), name.end(), allowed)) {
+    fail(ErrorKind::usage, "attribute name {}: CloudEvents allows 1 to 64 of a-z and 0-9",
+         json::quoted(name));
+  }
+  if (std::find(reserved_names.begin(), reserved_names.end(), name) != reserved_names.end()) {
+    fail(ErrorKind::usage, "attribute {}: it cannot be set as an attribute of its own; {}", name,
+         "key, type, id and time have their own options, and the data is the input");
+  }
+}
+
+void check_literal(std::string_view what, const std::optional<std::string>& literal) {
+  if (!literal) {
+    return;
+  }
+  if (literal->empty()) {
+    fail(ErrorKind::usage, "the {} is set to an empty text", what);
+  }
+  if (!json::is_utf8(*literal)) {
+    fail(ErrorKind::usage, "the {} {} is not UTF-8", what, json::quoted(*literal));
+  }
+}
+
+void check_literal(std::string_view what, const std::optional<Selector>& selector) {
+  if (selector) {
+    check_literal(what, selector->literal);
+  }
+}
+
+bool is_text(const Value& value) {
+  return value.kind == Kind::string && !value.lone_surrogate && !value.text.empty();
+}
+
+bool is_attribute_value(const Value& value) {
+  return (value.kind == Kind::string && !value.lone_surrogate) || value.kind == Kind::number ||
+         value.kind == Kind::boolean;
+}
+
+bool is_absent(const Value& value) {
+  return value.kind == Kind::missing || value.kind == Kind::null;
+}
+
+// `value` is not what `role` needs: why, with the place that was looked at.
+std::string problem(std::string_view place, std::string_view role, const Value& value,
+                    std::string_view needed) {
+  const std::string what = fmt::format("field {} (the {})", json::quoted(place), role);
+  if (value.kind == Kind::missing) {
+    return "no " + what;
+  }
+  if (value.kind == Kind::ambiguous) {
+    return what + " is there twice";
+  }
+  if (value.lone_surrogate) {
+    return what + " has half of a surrogate pair, which no text has";
+  }
+  if (value.kind == Kind::string && value.text.empty()) {
+    return what + " is an empty string";
+  }
+  return fmt::format("{} is {}, not {}", what, name_of(value.kind), needed);
+}
+
+template <class Integer>
+std::optional<Integer> integer_of(std::string_view text) {
+  Integer value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc{} || end != text.data() + text.size()) {
+    return std::nullopt;
+  }
+  return value;
+}
+
+}  // namespace
+
+Selector Selector::parse(std::string_view text) {
+  if (text.empty()) {
+    fail(ErrorKind::usage, "an empty selector: give FIELD, /JSON/POINTER or =LITERAL");
+  }
+  Selector selector;
+  if (text.front() == '=') {
+    selector.literal = std::string(text.substr(1));
+  } else {
+    selector.pointer = json::Pointer(text);
+  }
+  return selector;
+}
+
+struct Wrapper::Impl {
+  enum class Form : std::uint8_t { plain, cloudevent };
+
+  explicit Impl(WrapOptions given);
+
+  Rejection read(std::string_view line, Position line_number);
+  Rejection read_plain();
+  Rejection read_cloudevent();
+  Rejection check_cloudevent();
+  Rejection choose_form();
+
+  Rejection choose_position(Position line_number);
+  Rejection choose_key();
+  Rejection choose_cloudevent_key(const Value& own);
+  Rejection choose_type();
+  Rejection choose_id();
+  Rejection choose_time();
+  Rejection choose_source();
+
+  Value select(const Selector& selector);
+  void append_id();
+  void append_time();
+  void append_attribute(const std::string& name, const Value& value);
+  Rejection append_attributes();
+  Rejection check_size();
+
+  struct Attribute {
+    std::string name;
+    Selector selector;
+    json::Pointer own;  // the same attribute of an event that is a CloudEvent
+  };
+
+  WrapOptions options;
+  std::optional<Selector> source_selector;  // also among `attributes`
+  std::vector<Attribute> attributes;
+  std::string begin_with_producer;  // an event up to the position in its default id
+  std::string default_source;
+
+  const json::Pointer specversion_field{"specversion"};
+  const json::Pointer id_field{"id"};
+  const json::Pointer source_field{"source"};
+  const json::Pointer type_field{"type"};
+  const json::Pointer time_field{"time"};
+  const json::Pointer partitionkey_field{"partitionkey"};
+
+  json::Parser parser;
+
+  // Of the event read last. It is written as head, body, tail; a time of its own is in the head at now_at.
+  bool is_event = false;
+  Form form = Form::plain;
+  std::string_view input;
+  std::string one_line;
+  std::string_view key;
+  Position position;
+  std::string_view type;
+  std::string_view source;
+  std::string_view id;  // empty: the default
+  std::string default_id;
+  std::string time;  // empty: now
+  std::string head;
+  std::optional<std::size_t> now_at;
+  std::string_view body;
+  std::string_view tail;
+
+  SystemTime formatted_time{};
+  std::string formatted = format_time(formatted_time);
+};
+
+Wrapper::Impl::Impl(WrapOptions given) : options(std::move(given)) {
+  check_literal("key", options.key);
+  check_literal("type", options.type);
+  check_literal("id", options.id);
+  check_literal("time", options.time);
+  check_literal("key of events that have none", options.key_missing);
+  check_literal("producer name", options.producer);
+  if (options.time && options.time->literal && !parse_time(*options.time->literal)) {
+    fail(ErrorKind::usage, "the time {} is not in RFC 3339, such as 2024-05-01T12:00:00Z",
+         json::quoted(*options.time->literal));
+  }
+  if (options.position && options.position->literal) {
+    fail(ErrorKind::usage, "the position must come from a field of the event, not from a literal");
+  }
+  for (const auto& [name, selector] : options.attributes) {
+    check_attribute_name(name);
+    const auto same = [&name = name](const Attribute& other) { return other.name == name; };
+    if (std::any_of(attributes.begin(), attributes.end(), same)) {
+      fail(ErrorKind::usage, "attribute {} is set twice", name);
+    }
+    if (selector.literal && !json::is_utf8(*selector.literal)) {
+      fail(ErrorKind::usage, "attribute {}: its value is not UTF-8", name);
+    }
+    if (name == "source") {
+      check_literal("source", selector.literal);
+      source_selector = selector;
+    }
+    attributes.push_back({name, selector, json::Pointer(name)});
+  }
+  begin_with_producer = R"({"specversion":"1.0","id":)" + json::quoted(options.producer + ":");
+  begin_with_producer.pop_back();  // the id goes on
+  default_source = "/" + options.topic;
+}
+
+Value Wrapper::Impl::select(const Selector& selector) {
+  return selector.literal ? Value{Kind::string, *selector.literal} : parser.at(*selector.pointer);
+}
+
+Rejection Wrapper::Impl::read(std::string_view line, Position line_number) {
+  is_event = false;
+  input = json::trimmed(line);
+  if (input.empty()) {
+    return "the line is empty";
+  }
+  if (input.size() > options.event_bytes_max) {
+    return fmt::format("the event has at least {} bytes, over the limit of {} (--event-bytes-max)",
+                       input.size(), options.event_bytes_max);
+  }
+  if (const auto invalid = parser.parse(input)) {
+    const auto skipped = static_cast<std::size_t>(input.data() - line.data());
+    return fmt::format("not JSON: {}, at byte {}", invalid->reason, skipped + invalid->byte);
+  }
+  // Inside of strings there is none: JSON text of several lines becomes one.
+  if (input.find('\n') != std::string_view::npos) {
+    one_line = input;
+    std::replace(one_line.begin(), one_line.end(), '\n', ' ');
+    input = one_line;
+  }
+  head.clear();
+  now_at.reset();
+  id = {};
+  if (auto rejection = choose_position(line_number)) {
+    return rejection;
+  }
+  if (auto rejection = choose_form()) {
+    return rejection;
+  }
+  if (auto rejection = form == Form::cloudevent ? read_cloudevent() : read_plain()) {
+    return rejection;
+  }
+  if (auto rejection = check_size()) {
+    return rejection;
+  }
+  is_event = true;
+  return std::nullopt;
+}
+
+Rejection Wrapper::Impl::choose_form() {
+  form = Form::plain;
+  if (options.input == InputFormat::json) {
+    return std::nullopt;
+  }
+  const Value version = parser.root_kind() == Kind::object ? parser.at(specversion_field) : Value{};
+  if (version.kind == Kind::ambiguous) {
+    return problem("specversion", "CloudEvents version", version, "a string");
+  }
+  if (version.kind == Kind::string && version.text == "1.0") {
+    form = Form::cloudevent;
+    return std::nullopt;
+  }
+  if (options.input == InputFormat::automatic) {
+    return std::nullopt;
+  }
+  if (parser.root_kind() != Kind::object) {
+    return fmt::format("not a CloudEvent: it is {}, not an object", name_of(parser.root_kind()));
+  }
+  if (version.kind == Kind::string && !version.lone_surrogate && version.text.size() <= 16) {
+    return fmt::format("not a CloudEvent of version 1.0: its specversion is {}", json::quoted(version.text));
+  }
+  return "not a CloudEvent: " + problem("specversion", "CloudEvents version", version, "the string \"1.0\"");
+}
+
+Rejection Wrapper::Impl::check_size() {
+  const std::size_t bytes = head.size() + body.size() + tail.size();
+  if (bytes <= options.event_bytes_max) {
+    return std::nullopt;
+  }
+  return fmt::format("the event has {} bytes, over the limit of {} (--event-bytes-max)", bytes,
+                     options.event_bytes_max);
+}
+
+Rejection Wrapper::Impl::read_plain() {
+  for (const auto choose :
+       {&Impl::choose_key, &Impl::choose_type, &Impl::choose_id, &Impl::choose_time, &Impl::choose_source}) {
+    if (auto rejection = (this->*choose)()) {
+      return rejection;
+    }
+  }
+  append_id();
+  head += R"(,"source":)";
+  json::append_quoted(head, source);
+  head += R"(,"type":)";
+  json::append_quoted(head, type);
+  head += ',';
+  append_time();
+  head += R"("partitionkey":)";
+  json::append_quoted(head, key);
+  head += ',';
+  if (auto rejection = append_attributes()) {
+    return rejection;
+  }
+  head += R"("data":)";
+  body = input;
+  tail = "}";
+  return std::nullopt;
+}
+
+Rejection Wrapper::Impl::choose_position(Position line_number) {
+  position = line_number;
+  if (!options.position) {
+    return std::nullopt;
+  }
+  const json::Pointer& pointer = *options.position->pointer;
+  const Value value = parser.at(pointer);
+  constexpr std::string_view needed = "a whole number from 1 to 9007199254740991";
+  static_assert(number_max == 9007199254740991);
+  if (value.kind != Kind::number) {
+    return problem(pointer.text(), "position", value, needed);
+  }
+  const auto number = integer_of<std::uint64_t>(value.text);
+  if (!number || *number == 0 || *number > number_max) {
+    return fmt::format("field {} (the position) is not {}", json::quoted(pointer.text()), needed);
+  }
+  position = Position{*number};
+  return std::nullopt;
+}
+
+Rejection Wrapper::Impl::choose_key() {
+  if (!options.key) {
+    if (!options.key_missing) {
+      return "no key: say which field with --key";
+    }
+    key = *options.key_missing;
+    return std::nullopt;
+  }
+  const Value value = select(*options.key);
+  if (is_text(value) || value.kind == Kind::number) {
+    key = value.text;
+    return std::nullopt;
+  }
+  if (options.key_missing && value.kind != Kind::ambiguous && !value.lone_surrogate) {
+    key = *options.key_missing;
+    return std::nullopt;
+  }
+  return problem(options.key->pointer->text(), "key", value, "a string or a number");
+}
+
+Rejection Wrapper::Impl::choose_type() {
+  if (!options.type) {
+    return "no type: say which field with --type FIELD, or one for all events with --type =LITERAL";
+  }
+  const Value value = select(*options.type);
+  if (!is_text(value)) {
+    return problem(options.type->pointer->text(), "type", value, "a string");
+  }
+  type = value.text;
+  return std::nullopt;
+}
+
+Rejection Wrapper::Impl::choose_id() {
+  if (!options.id) {
+    return std::nullopt;
+  }
+  const Value value = select(*options.id);
+  if (!is_text(value) && value.kind != Kind::number) {
+    return problem(options.id->pointer->text(), "id", value, "a string or a number");
+  }
+  id = value.text;
+  return std::nullopt;
+}
+
+Rejection Wrapper::Impl::choose_time() {
+  time.clear();
+  if (!options.time) {
+    return std::nullopt;
+  }
+  const Value value = select(*options.time);
+  if (is_text(value) && parse_time(value.text)) {
+    time = value.text;
+    return std::nullopt;
+  }
+  const std::string& place = options.time->pointer->text();
+  if (value.kind == Kind::number) {
+    // format_time has no form for other years than 0 to 9999.
+    const auto milliseconds = integer_of<std::int64_t>(value.text);
+    if (milliseconds && *milliseconds >= -62'167'219'200'000 && *milliseconds < 253'402'300'800'000) {
+      time = format_time(SystemTime{Milliseconds{*milliseconds}});
+      return std::nullopt;
+    }
+    return fmt::format("field {} (the time) is not a number of whole milliseconds since 1970",
+                       json::quoted(place));
+  }
+  if (is_text(value)) {
+    return fmt::format("field {} (the time) is not in RFC 3339, such as 2024-05-01T12:00:00Z",
+                       json::quoted(place));
+  }
+  return problem(place, "time", value, "a string or a number");
+}
+
+Rejection Wrapper::Impl::choose_source() {
+  source = default_source;
+  if (!source_selector) {
+    return std::nullopt;
+  }
+  const Value value = select(*source_selector);
+  if (is_absent(value)) {
+    return std::nullopt;
+  }
+  if (!is_text(value)) {
+    return problem(source_selector->pointer->text(), "source", value, "a string");
+  }
+  source = value.text;
+  return std::nullopt;
+}
+
+void Wrapper::Impl::append_id() {
+  if (!id.empty()) {
+    head += R"({"specversion":"1.0","id":)";
+    json::append_quoted(head, id);
+    return;
+  }
+  head += begin_with_producer;
+  const fmt::format_int digits(position.value);
+  head.append(digits.data(), digits.size());
+  head += '"';
+}
+
+void Wrapper::Impl::append_time() {
+  head += R"("time":")";
+  if (time.empty()) {
+    now_at = head.size();
+    head.append(time_bytes, '0');
+  } else {
+    head += time;
+  }
+  head += "\",";
+}
+
+void Wrapper::Impl::append_attribute(const std::string& name, const Value& value) {
+  head += '"';
+  head += name;
+  head += "\":";
+  if (value.kind == Kind::string) {
+    json::append_quoted(head, value.text);
+  } else {
+    head += value.text;
+  }
+  head += ',';
+}
+
+// A CloudEvent may have some of them already.
+Rejection Wrapper::Impl::append_attributes() {
+  for (const Attribute& attribute : attributes) {
+    if (form == Form::plain && attribute.name == "source") {
+      continue;
+    }
+    const Value value = select(attribute.selector);
+    if (is_absent(value)) {
+      continue;
+    }
+    if (!is_attribute_value(value)) {
+      return problem(attribute.selector.pointer->text(), "attribute " + attribute.name, value,
+                     "a string, a number or a boolean");
+    }
+    const Value own = form == Form::plain ? Value{} : parser.at(attribute.own);
+    if (own.kind == Kind::missing) {
+      append_attribute(attribute.name, value);
+    } else if (!is_attribute_value(own) || own.text != value.text) {
+      return fmt::format("the CloudEvent has the attribute {} already, with another value", attribute.name);
+    }
+  }
+  return std::nullopt;
+}
+
+Rejection Wrapper::Impl::read_cloudevent() {
+  if (auto rejection = check_cloudevent()) {
+    return rejection;
+  }
+  const Value own_key = parser.at(partitionkey_field);
+  if (auto rejection = choose_cloudevent_key(own_key)) {
+    return rejection;
+  }
+  head += '{';
+  if (own_key.kind == Kind::missing) {
+    append_attribute("partitionkey", {Kind::string, key});
+  }
+  const Value own_time = parser.at(time_field);
+  if (own_time.kind == Kind::missing) {
+    if (auto rejection = choose_time()) {
+      return rejection;
+    }
+    append_time();
+  } else if (!is_text(own_time)) {
+    return "the CloudEvent's " + problem("time", "time", own_time, "a string");
+  } else if (!parse_time(own_time.text)) {
+    return R"(the CloudEvent's field "time" (the time) is not in RFC 3339, such as 2024-05-01T12:00:00Z)";
+  }
+  if (auto rejection = append_attributes()) {
+    return rejection;
+  }
+  body = input.substr(1);
+  tail = {};
+  return std::nullopt;
+}
+
+Rejection Wrapper::Impl::check_cloudevent() {
+  for (const json::Pointer* const field : {&id_field, &source_field, &type_field}) {
+    const Value value = parser.at(*field);
+    if (!is_text(value)) {
+      return "the CloudEvent is not valid: " + problem(field->text(), field->text(), value, "a string");
+    }
+    if (field == &id_field) {
+      id = value.text;
+    }
+  }
+  return std::nullopt;
+}
+
+Rejection Wrapper::Impl::choose_cloudevent_key(const Value& own) {
+  const bool has_own = is_text(own) || own.kind == Kind::number;
+  if (!has_own && own.kind != Kind::missing) {
+    return "the CloudEvent's " + problem("partitionkey", "key", own, "a string");
+  }
+  if (has_own && !options.key) {
+    key = own.text;
+    return std::nullopt;
+  }
+  if (auto rejection = choose_key()) {
+    return rejection;
+  }
+  if (has_own && own.text != key) {
+    return "the CloudEvent's partitionkey is not the key that --key selects";
+  }
+  return std::nullopt;
+}
+
+Wrapper::Wrapper(WrapOptions options) : impl_(std::make_unique<Impl>(std::move(options))) {}
+Wrapper::~Wrapper() = default;
+
+std::optional<std::string> Wrapper::read(std::string_view line, Position line_number) {
+  return impl_->read(line, line_number);
+}
+
+std::string_view Wrapper::key() const {
+  check(impl_->is_event, "an event was read before its key");
+  return impl_->key;
+}
+
+Position Wrapper::position() const {
+  check(impl_->is_event, "an event was read before its position");
+  return impl_->position;
+}
+
+std::string_view Wrapper::id() {
+  check(impl_->is_event, "an event was read before its id");
+  if (!impl_->id.empty()) {
+    return impl_->id;
+  }
+  impl_->default_id = fmt::format("{}:{}", impl_->options.producer, impl_->position.value);
+  return impl_->default_id;
+}
+
+void Wrapper::write(std::string& out, SystemTime now) {
+  Impl& impl = *impl_;
+  check(impl.is_event, "an event was read before it is written");
+  const std::size_t begin = out.size();
+  out += impl.head;
+  if (impl.now_at) {
+    if (impl.formatted_time != now) {
+      impl.formatted = format_time(now);
+      impl.formatted_time = now;
+    }
+    impl.formatted.copy(out.data() + begin + *impl.now_at, time_bytes);
+  }
+  out += impl.body;
+  out += impl.tail;
+  out += '\n';
+}
+
+}  // namespace continuum

@@ -1,0 +1,66 @@
+#include "continuum/event_filter.hpp"
+
+#include "continuum/error.hpp"
+#include "continuum/event.hpp"
+#include "continuum/json.hpp"
+
+#include <algorithm>
+
+namespace continuum {
+
+EventFilter::EventFilter(const Topic& topic, Options options) : options_(std::move(options)) {
+  if (!options_.key) {
+    return;
+  }
+  for (const auto& [generation, description] : topic.rings) {
+    if (generation <= topic.active) {
+      owners_.emplace(generation, Ring(description).owner(*options_.key));
+    }
+  }
+}
+
+bool EventFilter::wants(Partition partition, Generation generation) const {
+  if (!options_.key) {
+    return true;
+  }
+  const auto owner = owners_.find(generation);
+  // A generation that is newer than what we know of the topic: better to look than to miss an event.
+  return owner == owners_.end() || owner->second == partition;
+}
+
+bool EventFilter::matches(std::string_view line) {
+  if (matches_all()) {
+    return true;
+  }
+  const Attributes attributes = attributes_of(line);
+  if (options_.key && key_of(attributes, scratch_) != *options_.key) {
+    return false;
+  }
+  if (options_.types.empty()) {
+    return true;
+  }
+  const auto type = json::unescape(attributes.type, scratch_);
+  return type && std::any_of(options_.types.begin(), options_.types.end(),
+                             [&](const std::string& glob) { return glob_matches(glob, *type); });
+}
+
+std::vector<Partition> EventFilter::partitions(const Topic& topic,
+                                               const std::vector<Partition>& chosen) const {
+  const std::vector<Partition> all = topic.partitions();
+  std::vector<Partition> out;
+  for (const Partition partition : chosen.empty() ? all : chosen) {
+    if (std::find(all.begin(), all.end(), partition) == all.end()) {
+      fail(ErrorKind::usage, "topic {} has no partition {}: it has {} partitions, {} to {}", topic.name,
+           partition, all.size(), all.front(), all.back());
+    }
+    const auto can_match = [&](const auto& owner) { return owner.second == partition; };
+    if (!options_.key || std::any_of(owners_.begin(), owners_.end(), can_match)) {
+      out.push_back(partition);
+    }
+  }
+  std::sort(out.begin(), out.end());
+  out.erase(std::unique(out.begin(), out.end()), out.end());
+  return out;
+}
+
+}  // namespace continuum

@@ -1,0 +1,258 @@
+#include "continuum/inspect.hpp"
+
+#include "continuum/error.hpp"
+
+#include <algorithm>
+#include <span>
+
+namespace continuum {
+
+namespace {
+
+// Asked in one request, so that an answer stays small: it holds two entries of each partition.
+constexpr std::size_t partitions_at_once = 64;
+// Nodes of the stream that MEMORY USAGE looks at: all of them would block the server for a long log.
+constexpr int memory_samples = 5;
+
+// A time that needs another look at the log: that of the first event behind an entry, or of the last one
+// before.
+struct TimeWanted {
+  std::string key;
+  Partition partition;
+  EntryId at;
+  enum class Side : std::uint8_t { after, before } side;
+  std::optional<SystemTime>* out;
+};
+
+class Inspector {
+ public:
+  Inspector(redis::Session& session, const Topic& topic) : session_(session), topic_(topic) {}
+
+  std::vector<PartitionView> look() {
+    const std::vector<Partition> partitions = topic_.partitions();
+    views_.resize(partitions.size());
+    unhandled_.resize(partitions.size());
+    for (std::size_t begin = 0; begin < partitions.size(); begin += partitions_at_once) {
+      const std::size_t count = std::min(partitions_at_once, partitions.size() - begin);
+      look_at(std::span(partitions).subspan(begin, count), begin);
+    }
+    while (!wanted_.empty()) {
+      find_times();
+    }
+    for (std::size_t i = 0; i < views_.size(); ++i) {
+      finish(i);
+    }
+    return std::move(views_);
+  }
+
+ private:
+  void look_at(std::span<const Partition> partitions, std::size_t begin) {
+    redis::Request request;
+    request.keep_errors();
+    for (const Partition partition : partitions) {
+      request.command("MULTI");
+      request_ends(request, topic_.name, partition);
+      for (const auto& [group, registered] : topic_.groups) {
+        request.command("HGETALL", group_key(topic_.name, partition, group));
+      }
+      request.command("EXEC");
+      request.command("MEMORY", "USAGE", log_key(topic_.name, partition), "SAMPLES", memory_samples);
+    }
+    request.command("TIME");
+    const redis::Replies replies = session_.call(std::move(request));
+    const std::size_t each = (replies.size() - 1) / partitions.size();
+    now_ = time_of(replies[replies.size() - 1]);
+    for (std::size_t i = 0; i < partitions.size(); ++i) {
+      const redis::Reply answers = replies[(i + 1) * each - 2];
+      if (answers.is_error()) {
+        fail(ErrorKind::usage, "{}: the server refuses to show it: {}", place(topic_.name, partitions[i]),
+             answers.text());
+      }
+      read(begin + i, partitions[i], answers, replies[(i + 1) * each - 1]);
+    }
+  }
+
+  static SystemTime time_of(redis::Reply reply) {
+    return SystemTime(Milliseconds(reply[0].integer() * 1000 + reply[1].integer() / 1000));
+  }
+
+  void read(std::size_t i, Partition partition, redis::Reply answers, redis::Reply memory) {
+    const LogEnds ends = parse_ends(answers[0], answers[1], topic_.name, partition, topic_.log_id);
+    PartitionView& view = views_[i];
+    view.topic = topic_.name;
+    view.partition = partition;
+    view.first = ends.first();
+    view.next = std::max(ends.state.next, view.first);
+    view.loss = ends.loss.empty() ? ends.head_loss : ends.loss;
+    if (memory.is_nil()) {
+      view.log_bytes = 0;
+    } else if (!memory.is_error()) {
+      view.log_bytes = memory.number();
+    }
+    if (ends.newest && view.first < view.next) {
+      if (ends.newest->barrier) {
+        want(view, ends.newest->id, TimeWanted::Side::before, view.newest);
+      } else {
+        view.newest = ends.newest->time();
+      }
+    }
+    std::size_t answer = 2;
+    view.groups.reserve(topic_.groups.size());
+    unhandled_[i].resize(topic_.groups.size());
+    for (const auto& [group, registered] : topic_.groups) {
+      const bool was_registered = answers[0].field("group:" + group).has_value();
+      GroupView& seen =
+          view.groups.emplace_back(read_group(view, ends, group, answers[answer++], was_registered));
+      if (seen.lag_events > 0) {
+        want(view, seen.state.cursor.entry, TimeWanted::Side::after, unhandled_[i][view.groups.size() - 1]);
+      }
+    }
+  }
+
+  GroupView read_group(const PartitionView& view, const LogEnds& ends, const std::string& group,
+                       redis::Reply reply, bool was_registered) const {
+    GroupView seen;
+    seen.group = group;
+    const std::string at = fmt::format("{}, group {}", place(topic_.name, view.partition), group);
+    std::optional<GroupState> state;
+    try {
+      state = parse_group(reply);
+    } catch (const Error& error) {
+      seen.loss = fmt::format("{}: {}", at, error.message());
+    }
+    if (!state) {
+      // A registration that is under way has not come here yet.
+      seen.state.cursor = {view.first, EntryId{}};
+      seen.lag_events = view.events();
+      if (was_registered && seen.loss.empty()) {
+        seen.loss = fmt::format("{}: its state is gone: was {} deleted or evicted?", at,
+                                group_key(topic_.name, view.partition, group));
+      }
+    } else {
+      seen.state = std::move(*state);
+      const Offset cursor = seen.state.cursor.offset;
+      seen.lag_events = view.next > cursor ? view.next - cursor : 0;
+      if (ends.loss.empty()) {
+        seen.loss = loss_of_group(view, ends, seen.state.cursor, at);
+      }
+    }
+    seen.motion = motion_of(seen);
+    return seen;
+  }
+
+  static std::string loss_of_group(const PartitionView& view, const LogEnds& ends, const Cursor& cursor,
+                                   const std::string& at) {
+    if (cursor.offset > view.next || cursor.entry > ends.last_id) {
+      return fmt::format(
+          "{}: it has handled events up to offset {}, but the log ends at {}: the server lost the end of the "
+          "log (failover, or an old snapshot)",
+          at, cursor.offset, view.next);
+    }
+    if (cursor.offset < view.first) {
+      return fmt::format("{}: offsets {} to {} were removed before it handled them", at, cursor.offset,
+                         view.first.value - 1);
+    }
+    return {};
+  }
+
+  static GroupMotion motion_of(const GroupView& seen) {
+    if (seen.state.state == "halted") {
+      return GroupMotion::halted;
+    }
+    if (seen.state.state == "retrying" && !seen.state.owner.empty()) {
+      return GroupMotion::retrying;
+    }
+    if (seen.lag_events == 0) {
+      return GroupMotion::caught_up;
+    }
+    return seen.state.owner.empty() ? GroupMotion::no_owner : GroupMotion::running;
+  }
+
+  void want(const PartitionView& view, EntryId at, TimeWanted::Side side, std::optional<SystemTime>& out) {
+    wanted_.push_back({log_key(view.topic, view.partition), view.partition, at, side, &out});
+  }
+
+  // One step for all; what meets a barrier stays and goes on behind it.
+  void find_times() {
+    const std::size_t count = std::min(partitions_at_once, wanted_.size());
+    redis::Request request;
+    for (std::size_t i = 0; i < count; ++i) {
+      const TimeWanted& w = wanted_[i];
+      const std::string from = "(" + w.at.text();
+      if (w.side == TimeWanted::Side::after) {
+        request.command("XRANGE", w.key, from, "+", "COUNT", 1);
+      } else {
+        request.command("XREVRANGE", w.key, from, "-", "COUNT", 1);
+      }
+    }
+    const redis::Replies replies = session_.call(std::move(request));
+    std::vector<TimeWanted> rest(wanted_.begin() + static_cast<std::ptrdiff_t>(count), wanted_.end());
+    for (std::size_t i = 0; i < count; ++i) {
+      TimeWanted& w = wanted_[i];
+      if (replies[i].size() == 0) {
+        continue;
+      }
+      try {
+        const Entry entry = parse_entry(replies[i][0], topic_.name, w.partition);
+        if (entry.barrier) {
+          w.at = entry.id;
+          rest.push_back(std::move(w));
+        } else {
+          *w.out = entry.time();
+        }
+      } catch (const Error& error) {
+        view_of(w.partition).loss = error.message();
+      }
+    }
+    wanted_ = std::move(rest);
+  }
+
+  PartitionView& view_of(Partition partition) {
+    return *std::find_if(views_.begin(), views_.end(),
+                         [&](const PartitionView& view) { return view.partition == partition; });
+  }
+
+  void finish(std::size_t i) {
+    const auto age = [&](SystemTime time) { return std::max(Milliseconds(0), now_ - time); };
+    PartitionView& view = views_[i];
+    if (view.newest) {
+      view.newest_age = age(*view.newest);
+    }
+    for (std::size_t g = 0; g < view.groups.size(); ++g) {
+      if (unhandled_[i][g]) {
+        view.groups[g].lag = age(*unhandled_[i][g]);
+      }
+    }
+  }
+
+  redis::Session& session_;
+  const Topic& topic_;
+  SystemTime now_{};  // the server's clock, which also made the entry ids
+  std::vector<PartitionView> views_;
+  std::vector<std::vector<std::optional<SystemTime>>> unhandled_;  // by partition and group
+  std::vector<TimeWanted> wanted_;
+};
+
+}  // namespace
+
+std::string_view name_of(GroupMotion motion) {
+  switch (motion) {
+    case GroupMotion::halted:
+      return "halted";
+    case GroupMotion::retrying:
+      return "retrying";
+    case GroupMotion::caught_up:
+      return "caught up";
+    case GroupMotion::no_owner:
+      return "no owner";
+    case GroupMotion::running:
+      break;
+  }
+  return "running";
+}
+
+std::vector<PartitionView> inspect_topic(redis::Session& session, const Topic& topic) {
+  return Inspector(session, topic).look();
+}
+
+}  // namespace continuum

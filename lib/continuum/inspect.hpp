@@ -1,0 +1,56 @@
+// What an operator sees of a topic: partitions, groups, what moves and what does not. Read only; a few round
+// trips however many partitions there are. Works on a replica (and then shows what the replica has).
+#pragma once
+
+#include "continuum/lease.hpp"
+#include "continuum/log.hpp"
+#include "continuum/redis.hpp"
+#include "continuum/topic.hpp"
+#include "continuum/types.hpp"
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace continuum {
+
+// The first of these that holds. One look cannot tell a worker that died from one that is slow.
+enum class GroupMotion : std::uint8_t {
+  halted,     // the partition waits for a person; with or without a worker
+  retrying,   // a worker tries an event again
+  caught_up,  // every event is handled
+  no_owner,   // there are events, and nobody has the lease
+  running,
+};
+[[nodiscard]] std::string_view name_of(GroupMotion motion);  // "halted", "caught up", "no owner", …
+
+// A group on one partition.
+struct GroupView {
+  std::string group;
+  GroupState state;
+  GroupMotion motion = GroupMotion::no_owner;
+  std::uint64_t lag_events = 0;
+  Milliseconds lag{0};  // age of the first event that is not handled
+  std::string loss;     // what this group lost, or empty
+};
+
+struct PartitionView {
+  std::string topic;
+  Partition partition;
+  Offset first;  // of the oldest event that is kept; `next` when there is none
+  Offset next;
+  std::optional<std::uint64_t> log_bytes;  // in Redis memory; nullopt when the server does not tell
+  std::optional<SystemTime> newest;        // when the newest event was appended
+  std::optional<Milliseconds> newest_age;
+  std::vector<GroupView> groups;  // by name
+  std::string loss;               // what the log lost, or empty
+
+  [[nodiscard]] std::uint64_t events() const { return next - first; }
+};
+
+// All partitions, ascending. Loss and damage are told in the views, so that the rest is still seen.
+[[nodiscard]] std::vector<PartitionView> inspect_topic(redis::Session& session, const Topic& topic);
+
+}  // namespace continuum

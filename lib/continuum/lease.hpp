@@ -1,0 +1,98 @@
+// The lease of a group on a partition, and the group's state there (PROTOCOLS: Lease, Commit).
+#pragma once
+
+#include "continuum/log.hpp"
+#include "continuum/redis.hpp"
+#include "continuum/types.hpp"
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <variant>
+
+namespace continuum {
+
+// Where a group stands: the next event, and the last entry that lies wholly before it.
+struct Cursor {
+  Offset offset;
+  EntryId entry;
+};
+
+// Everything in the group hash, as inspect shows it.
+struct GroupState {
+  Cursor cursor;
+  std::uint64_t number = 0;  // of the last commit
+  Generation passed;
+  Generation from;
+  std::string owner;  // empty: nobody
+  std::string who;    // the owner for people: HOST:PID
+  Fence fence;
+  std::uint64_t beat = 0;
+  Milliseconds ttl{0};
+  std::string state;  // running, retrying, halted
+  Offset at;
+  SystemTime since{};
+  std::uint32_t attempt = 0;
+  std::string error;
+};
+// From HGETALL of the group key. nullopt when the group is not registered there.
+[[nodiscard]] std::optional<GroupState> parse_group(redis::Reply reply);
+
+// --- the scripts as requests and answers
+
+struct LeaseHolder {
+  std::string owner;  // random, per process
+  std::string who;
+  Milliseconds ttl{5'000};
+};
+
+struct Held {  // by somebody else
+  std::string owner;
+  std::string who;
+  std::string fence;
+  std::string beat;
+  Milliseconds ttl{0};
+};
+struct Acquired {
+  Fence fence;
+  std::uint64_t number = 0;
+  Cursor cursor;
+  Generation passed;
+  Generation from;
+};
+struct NotRegistered {};
+
+// `seen`: what the holder's (fence, beat) was a whole ttl ago, or nothing.
+void request_acquire(redis::Request& request, std::string_view key, const LeaseHolder& me,
+                     const std::optional<Held>& seen);
+[[nodiscard]] std::variant<Acquired, Held, NotRegistered> parse_acquire(redis::Reply reply);
+
+// What a worker is doing on a partition, told with each renewal.
+struct Doing {
+  std::string state = "running";
+  Offset at;
+  SystemTime since{};
+  std::uint32_t attempt = 0;
+  std::string error;  // at most 500 bytes are stored
+};
+void request_renew(redis::Request& request, std::string_view group_key, std::string_view meta_key, Fence fence,
+                   std::string_view log_id, const Doing& doing);
+void request_commit(redis::Request& request, std::string_view group_key, std::string_view log_key, Fence fence,
+                    std::uint64_t number, const Cursor& cursor, Generation passed, std::string_view group);
+void request_release(redis::Request& request, std::string_view group_key, Fence fence);
+
+enum class Kept : std::uint8_t {
+  ok,
+  fenced,         // another owner has the lease
+  conflict,       // somebody else committed under our fence
+  not_registered, // the group's state is gone
+  no_log,         // the log is gone or is another one
+};
+struct Renewed {
+  Kept kept = Kept::ok;
+  Offset next;  // of the log
+};
+[[nodiscard]] Renewed parse_renew(redis::Reply reply);
+[[nodiscard]] Kept parse_commit(redis::Reply reply);
+
+}  // namespace continuum

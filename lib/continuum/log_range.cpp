@@ -1,0 +1,193 @@
+#include "continuum/log_range.hpp"
+
+#include "continuum/error.hpp"
+#include "continuum/event.hpp"
+
+#include <algorithm>
+#include <limits>
+#include <span>
+
+namespace continuum {
+
+namespace {
+
+// Asked in one request: an answer holds up to four entries of each.
+constexpr std::size_t partitions_at_once = 32;
+
+std::uint64_t milliseconds_of(SystemTime time) {
+  return static_cast<std::uint64_t>(std::max<std::int64_t>(0, time.time_since_epoch().count()));
+}
+
+std::string how_to_read_on(const LogEnds& ends) {
+  if (!ends.oldest) {
+    return "Nothing of it is kept";
+  }
+  return fmt::format("What is kept can be read with --from-offset {} (one --partition) or --since {}",
+                     ends.first(), format_time(ends.oldest->time() + Milliseconds(1)));
+}
+
+class RangeFinder {
+ public:
+  RangeFinder(redis::Session& session, const Topic& topic, const RangeOptions& options)
+      : session_(session), topic_(topic), options_(options) {}
+
+  void find(std::span<const Partition> partitions, std::vector<LogRange>& out) {
+    redis::Request request;
+    for (const Partition partition : partitions) {
+      const std::string key = log_key(topic_.name, partition);
+      request.command("MULTI");
+      request_ends(request, topic_.name, partition);
+      if (options_.since) {
+        const std::string before = fmt::format("({}-0", milliseconds_of(*options_.since));
+        request.command("XREVRANGE", key, before, "-", "COUNT", 1);
+      }
+      if (options_.until) {
+        request.command("XRANGE", key, milliseconds_of(*options_.until), "+", "COUNT", 1);
+      }
+      request.command("EXEC");
+    }
+    const redis::Replies replies = session_.call(std::move(request));
+    const std::size_t each = replies.size() / partitions.size();
+    for (std::size_t i = 0; i < partitions.size(); ++i) {
+      out.push_back(range_of(partitions[i], replies[(i + 1) * each - 1]));
+    }
+  }
+
+ private:
+  LogRange range_of(Partition partition, redis::Reply answers) const {
+    const LogEnds ends = parse_ends(answers[0], answers[1], topic_.name, partition, topic_.log_id);
+    if (!ends.loss.empty()) {
+      throw Error(ErrorKind::loss, ends.loss);
+    }
+    LogRange range;
+    range.partition = partition;
+    range.first = "-";
+    range.last = range.log_last = ends.last_id;
+    range.end = range.log_next = ends.state.next;
+    std::size_t answer = 2;
+    if (options_.since) {
+      begin_at_time(range, ends, answers[answer++]);
+    } else if (options_.from) {
+      begin_at_offset(range, ends);
+    } else {
+      if (!ends.head_loss.empty()) {
+        fail(ErrorKind::loss, "{}. {}", ends.head_loss, how_to_read_on(ends));
+      }
+      range.from = ends.first();
+      range.expected = range.from;
+    }
+    if (options_.until) {
+      end_at_time(range, answers[answer]);
+    }
+    if (range.from > range.end && !options_.from) {
+      fail(ErrorKind::loss, "{}: offset {} comes after offset {}: the log holds events twice",
+           place(topic_.name, partition), range.end, range.from.value - 1);
+    }
+    range.stop = options_.to ? std::min(*options_.to, range.end) : range.end;
+    return range;
+  }
+
+  void begin_at_time(LogRange& range, const LogEnds& ends, redis::Reply before) const {
+    const std::uint64_t since = milliseconds_of(*options_.since);
+    range.first = fmt::format("{}-0", since);
+    if (before.size() > 0) {
+      range.from = parse_entry(before[0], topic_.name, range.partition).next();
+    } else {
+      range.from = ends.first();
+      // What was removed is older than what is kept, but perhaps not older than the time that is asked for.
+      const bool is_cut = range.from > Offset(0) || !ends.head_loss.empty();
+      if (is_cut && ends.last_id.milliseconds >= since) {
+        fail(ErrorKind::loss,
+             "{}: the log is kept from offset {}{} on; what was before it may belong to the time from {} on. "
+             "{}",
+             place(topic_.name, range.partition), range.from,
+             ends.oldest ? fmt::format(" ({})", format_time(ends.oldest->time())) : std::string(),
+             format_time(*options_.since), how_to_read_on(ends));
+      }
+    }
+    range.expected = range.from;
+  }
+
+  void begin_at_offset(LogRange& range, const LogEnds& ends) const {
+    range.from = *options_.from;
+    if (range.from >= ends.state.next || options_.to <= options_.from) {
+      return;
+    }
+    if (range.from < ends.first()) {
+      const Offset to = std::min(ends.first(), options_.to.value_or(ends.first()));
+      fail(ErrorKind::loss, "{}: offsets {} to {} are no longer kept. {}",
+           place(topic_.name, range.partition), range.from, to.value - 1, how_to_read_on(ends));
+    }
+    range.first = entry_near(range, ends);
+  }
+
+  void end_at_time(LogRange& range, redis::Reply after) const {
+    const std::uint64_t until = milliseconds_of(*options_.until);
+    if (until == 0) {
+      range.end = range.from;
+    } else if (after.size() > 0) {
+      range.end = parse_entry(after[0], topic_.name, range.partition).first;
+      range.last = EntryId{until - 1, std::numeric_limits<std::uint64_t>::max()};
+    }
+  }
+
+  // Ids are times: bisects them for an entry at or before range.from, within a millisecond of the best.
+  std::string entry_near(const LogRange& range, const LogEnds& ends) const {
+    const std::string key = log_key(topic_.name, range.partition);
+    std::uint64_t low = ends.oldest->id.milliseconds;
+    std::uint64_t high = ends.last_id.milliseconds + 1;
+    while (high - low > 1) {
+      const std::uint64_t middle = low + (high - low) / 2;
+      redis::Request request;
+      request.command("XRANGE", key, middle, "+", "COUNT", 1);
+      const redis::Replies replies = session_.call(std::move(request));
+      if (replies[0].size() == 0) {
+        high = middle;
+        continue;
+      }
+      const Entry entry = parse_entry(replies[0][0], topic_.name, range.partition);
+      if (entry.first > range.from) {
+        high = middle;
+      } else if (entry.next() > range.from) {
+        return entry.id.text();
+      } else {
+        low = entry.id.milliseconds;
+      }
+    }
+    return fmt::format("{}-0", low);
+  }
+
+  redis::Session& session_;
+  const Topic& topic_;
+  const RangeOptions& options_;
+};
+
+}  // namespace
+
+void require_sound(const RangeOptions& options) {
+  if (options.since && options.until && *options.since >= *options.until) {
+    fail(ErrorKind::usage, "the range ends ({}) before it begins ({})", format_time(*options.until),
+         format_time(*options.since));
+  }
+  if (options.from && options.to && *options.from > *options.to) {
+    fail(ErrorKind::usage, "the range ends (offset {}) before it begins (offset {})", *options.to,
+         *options.from);
+  }
+  if ((options.from || options.to) && (options.since || options.until)) {
+    fail(ErrorKind::usage, "a range is given by times or by offsets, not by both");
+  }
+}
+
+std::vector<LogRange> find_ranges(redis::Session& session, const Topic& topic,
+                                  const std::vector<Partition>& partitions, const RangeOptions& options) {
+  require_sound(options);
+  RangeFinder finder(session, topic, options);
+  std::vector<LogRange> out;
+  for (std::size_t i = 0; i < partitions.size(); i += partitions_at_once) {
+    const std::size_t count = std::min(partitions_at_once, partitions.size() - i);
+    finder.find(std::span(partitions).subspan(i, count), out);
+  }
+  return out;
+}
+
+}  // namespace continuum

@@ -1,0 +1,48 @@
+// Where in each partition's log a range of times or offsets begins and ends, as the logs stand now.
+#pragma once
+
+#include "continuum/log.hpp"
+#include "continuum/redis.hpp"
+#include "continuum/topic.hpp"
+#include "continuum/types.hpp"
+
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace continuum {
+
+// Half-open: from the first on, up to but without the second. Times are those of the server that appended.
+struct RangeOptions {
+  std::optional<SystemTime> since;
+  std::optional<SystemTime> until;
+  std::optional<Offset> from;  // offsets are counted in each partition, and do not go together with times
+  std::optional<Offset> to;
+};
+// Throws Error{usage} for options that contradict each other.
+void require_sound(const RangeOptions& options);
+
+struct LogRange {
+  Partition partition;
+  // The events of the range are [from, stop); the entries of the range must end at offset `end`.
+  Offset from;
+  Offset stop;
+  Offset end;
+  std::optional<Offset> expected;  // of the first entry; unknown when it was found by an offset inside of it
+  // Bounds for XRANGE, of entries.
+  std::string first;
+  EntryId last;
+  // The end of the whole log.
+  EntryId log_last;
+  Offset log_next;
+
+  [[nodiscard]] std::uint64_t events() const { return stop > from ? stop - from : 0; }
+};
+
+// In the order of `partitions`. Throws Error{loss} when a log is damaged at an end, or the range is no longer
+// kept.
+[[nodiscard]] std::vector<LogRange> find_ranges(redis::Session& session, const Topic& topic,
+                                                const std::vector<Partition>& partitions,
+                                                const RangeOptions& options);
+
+}  // namespace continuum

@@ -1,0 +1,126 @@
+// The reading half of a publish: lines become batches, one partition each. Private to the publisher.
+#pragma once
+
+#include "continuum/event.hpp"
+#include "continuum/frame.hpp"
+#include "continuum/line_reader.hpp"
+#include "continuum/publisher.hpp"
+#include "continuum/ring.hpp"
+
+#include <atomic>
+#include <condition_variable>
+#include <deque>
+#include <map>
+#include <memory>
+#include <mutex>
+
+namespace continuum {
+
+// Events of one partition on their way to one log entry.
+struct Batch {
+  Partition partition;
+  std::string lines;
+  std::vector<Position> positions;  // of its events, rising
+  std::string digest;               // of the producer's input up to its last event, as stored
+  Encoding encoding = Encoding::plain;
+  std::string frame;  // when the encoding is not plain: `lines` is kept for receipts
+
+  [[nodiscard]] Position last() const { return positions.back(); }
+  [[nodiscard]] std::uint32_t events() const { return static_cast<std::uint32_t>(positions.size()); }
+};
+using BatchPointer = std::unique_ptr<Batch>;
+
+// What a named producer stored before, per generation and partition.
+struct StoredState {
+  Position position;
+  std::string digest;  // 16 hex digits, or "position"
+};
+using Stored = std::map<Generation, std::map<Partition, StoredState>>;
+
+// Bytes on their way from reading to acknowledged, so that a slow server slows the reading down.
+class Budget {
+ public:
+  explicit Budget(std::size_t bytes_max) : bytes_max_(bytes_max) {}
+  // Waits until there is room; a single larger batch passes alone. False once closed.
+  bool take(std::size_t bytes);
+  void give(std::size_t bytes);
+  void close();
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::size_t bytes_max_;
+  std::size_t used_ = 0;
+  bool closed_ = false;
+};
+
+struct InputCounters {
+  std::atomic<std::uint64_t> duplicates{0};
+  std::atomic<std::uint64_t> rejected{0};
+};
+
+class PublishInput {
+ public:
+  // `ready` gets each batch, in order per partition. `wake`: see LineReader.
+  PublishInput(const PublishOptions& options, const Topic& topic, const Stored& stored,
+               std::vector<LineSource> sources, int wake, const PublishHooks& hooks,
+               std::function<void(BatchPointer)> ready, Budget& budget, InputCounters& counters);
+
+  // Reads until the end of the input or stop(). Throws Error{loss} when the input is not the one that was
+  // stored under this name; nothing of it was passed on then.
+  void run();
+  void stop() { stopped_.store(true, std::memory_order_relaxed); }
+  [[nodiscard]] std::uint64_t bytes_read() const { return reader_.bytes_read(); }
+
+ private:
+  // What the input so far must agree with, until it passed what was stored last.
+  struct Claim {
+    Position position;
+    std::string digest;
+    std::uint64_t chain = 0;
+    bool met = false;
+  };
+  struct Generations {
+    Generation generation;
+    std::unique_ptr<Ring> ring;
+    std::map<Partition, Claim> claims;
+  };
+  struct Lane {
+    BatchPointer batch;  // being filled
+    std::uint64_t chain = 0;
+  };
+
+  void take(const Line& line);
+  void reject(const Line& line, std::string_view reason);
+  void add(Partition partition, const Line& line, Position position);
+  // The partition where an earlier run stored this event.
+  [[nodiscard]] std::optional<Partition> stored_at(const Line& line, Position position);
+  void require_claims(Position passed) const;
+  void pass_on(Lane& lane);
+  void send(BatchPointer batch);
+  void flush();
+  void keep_rate();
+
+  const PublishOptions& options_;
+  Frames frames_;
+  const PublishHooks& hooks_;
+  std::function<void(BatchPointer)> ready_;
+  Budget& budget_;
+  InputCounters& counters_;
+  Wrapper wrapper_;
+  LineReader reader_;
+  std::vector<Lane> lanes_;  // by partition number
+  std::vector<std::size_t> open_lanes_;
+  std::size_t open_bytes_ = 0;
+  std::vector<Generations> generations_;  // ascending, the active one last
+  std::size_t unmet_ = 0;                 // claims that the input has not met yet
+  Position claimed_until_;                // the highest stored position
+  std::deque<BatchPointer> held_;         // until all claims are met
+  Position last_position_;
+  std::optional<std::chrono::steady_clock::time_point> oldest_;  // when the first open batch began
+  std::chrono::steady_clock::time_point rate_start_{};
+  std::uint64_t rate_events_ = 0;
+  std::atomic<bool> stopped_{false};
+};
+
+}  // namespace continuum

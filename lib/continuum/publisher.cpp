@@ -1,0 +1,579 @@
+#include "continuum/publisher.hpp"
+
+#include "continuum/log.hpp"
+#include "continuum/publish_input.hpp"
+#include "continuum/redis_client.hpp"
+
+#include <asio/posix/stream_descriptor.hpp>
+#include <asio/post.hpp>
+
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <array>
+#include <random>
+#include <thread>
+
+namespace continuum {
+namespace {
+
+// Bytes of events between reading and acknowledgement.
+constexpr std::size_t in_flight_bytes_max = std::size_t{32} << 20;
+constexpr Milliseconds wait_for_copies{10'000};
+constexpr Milliseconds progress_interval{100};
+// How long the end of a publish may wait for a server that has gone away meanwhile.
+constexpr Milliseconds goodbye{1'000};
+// After a clean end nobody sends for an unnamed producer again; late bytes of a dead connection still might.
+constexpr std::uint64_t ended_producer_seconds = 600;
+
+std::string random_name() {
+  constexpr std::string_view letters = "0123456789abcdefghjkmnpqrstvwxyz";
+  std::random_device device;
+  std::string out;
+  for (int i = 0; i < 26; ++i) {  // 130 bits
+    out += letters[device() % letters.size()];
+  }
+  return out;
+}
+
+// Batches between reading and encoding.
+class BatchQueue {
+ public:
+  void push(BatchPointer batch) {
+    {
+      const std::lock_guard lock(mutex_);
+      batches_.push_back(std::move(batch));
+    }
+    arrived_.notify_one();
+  }
+  void end() {
+    {
+      const std::lock_guard lock(mutex_);
+      ended_ = true;
+    }
+    arrived_.notify_one();
+  }
+  BatchPointer pop() {  // null at the end
+    std::unique_lock lock(mutex_);
+    arrived_.wait(lock, [&] { return ended_ || !batches_.empty(); });
+    if (batches_.empty()) {
+      return nullptr;
+    }
+    auto batch = std::move(batches_.front());
+    batches_.pop_front();
+    return batch;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable arrived_;
+  std::deque<BatchPointer> batches_;
+  bool ended_ = false;
+};
+
+void encode(FrameEncoder& encoder, Batch& batch, Frames frames) {
+  const auto encoded = encoder.encode(batch.lines, batch.events(), frames);
+  batch.encoding = encoded.encoding;
+  if (encoded.encoding != Encoding::plain) {
+    batch.frame = encoded.bytes;
+  }
+}
+
+class Publisher {
+ public:
+  Publisher(redis::Session& session, const Topic& topic, PublishOptions options, const PublishHooks& hooks)
+      : client_(redis::client_of(session)),
+        io_(redis::io_of(session)),
+        topic_(topic),
+        options_(std::move(options)),
+        hooks_(serialized(hooks)),
+        wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
+        arrived_(io_.get_executor()),
+        helpers_ended_(io_.get_executor()),
+        report_timer_(io_.get_executor()),
+        stop_(io_.get_executor()) {
+    check(wake_ >= 0, "no descriptor for a wake-up");
+    named_ = !options_.producer.empty();
+    producer_ = named_ ? options_.producer : "~" + random_name();
+    options_.wrap.topic = topic.name;
+    options_.wrap.producer = named_ ? producer_ : producer_.substr(1, 12);
+    options_.wrap.event_bytes_max = topic.settings.event_bytes_max;
+  }
+  ~Publisher() { ::close(wake_); }
+  Publisher(const Publisher&) = delete;
+  Publisher& operator=(const Publisher&) = delete;
+
+  PublishSummary run(std::vector<LineSource> sources) {
+    run_until_done(io_, story(std::move(sources)));
+    summary_.duplicates = counters_.duplicates;
+    summary_.rejected = counters_.rejected;
+    return std::move(summary_);
+  }
+
+ private:
+  // A partition's chain of appends.
+  struct Lane {
+    Position sent;   // last position of the chain as sent
+    Position acked;  // last position that is known to be stored
+    std::size_t outstanding = 0;
+    bool broken = false;             // an append was refused: nothing more is sent until all answers are in
+    Position resume;                 // where the log stands, when broken
+    std::deque<BatchPointer> again;  // to be sent when they are
+  };
+  struct InFlight {
+    BatchPointer batch;
+    asio::awaitable<redis::Replies> answer;
+  };
+
+  PublishHooks serialized(const PublishHooks& hooks) {
+    const auto lock = [this](auto hook) {
+      if (!hook) {
+        return hook;
+      }
+      return decltype(hook)([this, hook](const auto& what) {
+        const std::lock_guard guard(hooks_mutex_);
+        hook(what);
+      });
+    };
+    return {lock(hooks.stored), lock(hooks.duplicate), lock(hooks.rejected), lock(hooks.progress)};
+  }
+
+  asio::awaitable<void> story(std::vector<LineSource> sources) {
+    co_await verify_acknowledge();
+    const Stored stored = named_ ? co_await take_over() : Stored{};
+    if (const auto found = stored.find(topic_.active); found != stored.end()) {
+      for (const auto& [partition, state] : found->second) {
+        Lane& lane = lanes_[partition];
+        lane.sent = lane.acked = state.position;
+      }
+    }
+    const bool in_memory = sources.size() == 1 && sources[0].descriptor < 0;
+    PublishInput input(
+        options_, topic_, stored, std::move(sources), wake_, hooks_,
+        [this, in_memory](BatchPointer batch) {
+          if (in_memory) {
+            encode(encoder_, *batch, topic_.settings.frames);
+            send(std::move(batch));
+          } else {
+            to_encode_.push(std::move(batch));
+          }
+        },
+        budget_, counters_);
+    input_ = &input;
+    start_helpers();
+    std::thread reading;
+    std::thread encoding;
+    if (in_memory) {
+      // A few events at hand: threads would cost more than they save.
+      read(input);
+      input_ended_ = true;
+    } else {
+      reading = std::thread([&] { read(input); });
+      encoding = std::thread([&] { encode_all(); });
+    }
+    try {
+      co_await acknowledge_all();
+      finish_producer();
+    } catch (const Error& e) {
+      summary_.error = e;
+      count_unconfirmed();
+    }
+    input.stop();
+    wake();
+    budget_.close();
+    if (reading.joinable()) {
+      reading.join();
+      encoding.join();
+    }
+    co_await end_helpers();
+    if (!summary_.error) {
+      summary_.error = input_error_;
+    }
+    if (!summary_.error && stops_ > 0) {
+      summary_.error = Error(ErrorKind::interrupted, named_ ? "interrupted: run it again to continue where it stopped"
+                                                            : "interrupted: what was read is stored, the rest is not");
+    }
+  }
+
+  // --- the other threads
+
+  void read(PublishInput& input) {
+    try {
+      input.run();
+    } catch (const Error& e) {
+      input_error_ = e;
+    } catch (const std::exception& e) {
+      input_error_ = Error(ErrorKind::usage, fmt::format("reading the input failed: {}", e.what()));
+    }
+    to_encode_.end();
+  }
+
+  void encode_all() {
+    while (auto batch = to_encode_.pop()) {
+      encode(encoder_, *batch, topic_.settings.frames);
+      asio::post(io_, [this, b = std::move(batch)]() mutable { send(std::move(b)); });
+    }
+    asio::post(io_, [this] {
+      input_ended_ = true;
+      arrived_.notify();
+    });
+  }
+
+  void wake() const {
+    const std::uint64_t one = 1;
+    [[maybe_unused]] const auto n = ::write(wake_, &one, sizeof one);
+  }
+
+  // --- before the first event
+
+  asio::awaitable<void> verify_acknowledge() {
+    verified_connection_ = client_.connections();
+    if (options_.acknowledge.level != Acknowledge::Level::fsync) {
+      co_return;
+    }
+    const auto& facts = client_.facts();
+    if (!facts.append_only_file) {
+      fail(ErrorKind::usage, "--ack fsync: {} has no append-only file: set appendonly yes", client_.address().text());
+    }
+    redis::Request request;
+    request.command("CONFIG", "GET", "appendfsync").keep_errors();
+    const auto replies = co_await client_.call(std::move(request));
+    const auto policy = replies[0].is_error() ? std::nullopt : replies[0].field("appendfsync");
+    if (policy == "always") {
+      co_return;
+    }
+    // WAITAOF came with Redis 7.2.
+    int major = 0;
+    int minor = 0;
+    std::sscanf(facts.version.c_str(), "%d.%d", &major, &minor);
+    if (major * 100 + minor < 702) {
+      fail(ErrorKind::usage,
+           "--ack fsync: {} is {} {}, which can promise it only with appendfsync always: set that, or use 7.2 or later",
+           client_.address().text(), facts.name, facts.version);
+    }
+    wait_aof_ = true;
+  }
+
+  // Fences every earlier process of this name, and learns what it stored (PROTOCOLS: Producer resume).
+  asio::awaitable<Stored> take_over() {
+    redis::Request ask;
+    ask.run(redis::Script::epoch, {topic_key(topic_.name)}, topic_.log_id, producer_);
+    const auto answer = co_await client_.call(std::move(ask));
+    if (answer[0][0].text() != "OK") {
+      no_log();
+    }
+    epoch_ = answer[0][1].number();
+    redis::Request open;
+    const auto partitions = topic_.partitions();
+    for (const auto p : partitions) {
+      open.run(redis::Script::open, {meta_key(topic_.name, p), producer_key(topic_.name, p, producer_)}, topic_.log_id,
+               epoch_);
+    }
+    if (options_.acknowledge.level == Acknowledge::Level::replicas) {
+      open.command("WAIT", options_.acknowledge.replicas, wait_for_copies.count()).may_block(wait_for_copies);
+    }
+    const auto opened = co_await client_.call(std::move(open));
+    Stored stored;
+    for (std::size_t i = 0; i < partitions.size(); ++i) {
+      if (const auto code = opened[i][0].text(); code != "OK") {
+        code == "FENCED" ? fenced() : no_log();
+      }
+      const auto fields = opened[i][1];
+      for (const auto& [generation, ring] : topic_.rings) {
+        if (const auto position = fields.field(fmt::format("pos.{}", generation))) {
+          const auto digest = fields.field(fmt::format("dig.{}", generation));
+          stored[generation][partitions[i]] = {Position(std::stoull(std::string(*position))), std::string(digest.value_or(""))};
+        }
+      }
+    }
+    co_return stored;
+  }
+
+  // --- sending and acknowledging, on the calling thread
+
+  void send(BatchPointer batch) {
+    Lane& lane = lanes_[batch->partition];
+    if (lane.broken) {
+      lane.again.push_back(std::move(batch));
+      return;
+    }
+    redis::Request request;
+    const auto p = batch->partition;
+    request.run(redis::Script::append,
+                {log_key(topic_.name, p), meta_key(topic_.name, p), producer_key(topic_.name, p, producer_)},
+                topic_.log_id, topic_.active, named_ ? "named" : "unnamed", epoch_, lane.sent, batch->last(),
+                batch->digest, batch->events(), batch->encoding == Encoding::plain ? "e" : "z",
+                batch->encoding == Encoding::plain ? batch->lines : batch->frame, producer_);
+    if (options_.acknowledge.level == Acknowledge::Level::replicas) {
+      request.command("WAIT", options_.acknowledge.replicas, wait_for_copies.count()).may_block(wait_for_copies);
+    } else if (wait_aof_) {
+      request.command("WAITAOF", 1, 0, wait_for_copies.count()).may_block(wait_for_copies);
+    }
+    lane.sent = batch->last();
+    ++lane.outstanding;
+    auto answer = client_.call(std::move(request));
+    in_flight_.push_back({std::move(batch), std::move(answer)});
+    arrived_.notify();
+  }
+
+  asio::awaitable<void> acknowledge_all() {
+    for (;;) {
+      while (in_flight_.empty()) {
+        if (input_ended_) {
+          co_return;
+        }
+        co_await arrived_.wait();
+      }
+      const auto replies = co_await std::move(in_flight_.front().answer);
+      if (client_.connections() != verified_connection_) {
+        // The server may be another one now, or have started with other settings.
+        co_await verify_acknowledge();
+      }
+      auto batch = std::move(in_flight_.front().batch);
+      in_flight_.pop_front();
+      acknowledge(std::move(batch), replies);
+    }
+  }
+
+  void acknowledge(BatchPointer batch, const redis::Replies& replies) {
+    Lane& lane = lanes_[batch->partition];
+    --lane.outstanding;
+    const auto code = replies[0][0].text();
+    if (code == "OK" || code == "DUPLICATE") {
+      // A duplicate was stored by this process: its answer was lost with a connection. Of the last append of
+      // the chain the server still knows the offset.
+      std::optional<Offset> first;
+      if (code == "OK") {
+        first = Offset(replies[0][1].number());
+      } else if (Position(replies[0][1].number()) == batch->last()) {
+        first = Offset(replies[0][2].number() - batch->events());
+      }
+      lane.acked = std::max(lane.acked, batch->last());
+      const bool confirmed = replies.size() < 2 || copies(replies[1]) >= std::max(1U, options_.acknowledge.replicas);
+      confirm(*batch, first, confirmed ? StoredBatch::Status::stored : StoredBatch::Status::unconfirmed);
+      budget_.give(batch->lines.size());
+    } else if (code == "GAP") {
+      const Position position(replies[0][1].number());
+      if (position < lane.acked) {
+        fail(ErrorKind::loss,
+             "{} lost events of topic {}, partition {}: it had confirmed up to line {} and now has only up to line {}. {}",
+             client_.address().text(), topic_.name, batch->partition, lane.acked, position,
+             named_ ? "Run the same command again to store them again"
+                    : "Did it restart or fail over? `continuum inspect` shows what it has");
+      }
+      lane.broken = true;
+      lane.resume = position;
+      lane.again.push_back(std::move(batch));
+    } else {
+      refuse(code, *batch);
+    }
+    if (lane.broken && lane.outstanding == 0) {
+      resend(lane);
+    }
+  }
+
+  static std::uint64_t copies(redis::Reply reply) {
+    return reply.is_array() ? reply[0].number() : reply.number();  // WAITAOF answers local and remote
+  }
+
+  // The chain of a partition goes on from where the log stands.
+  void resend(Lane& lane) {
+    lane.broken = false;
+    lane.sent = lane.resume;
+    for (auto& batch : std::exchange(lane.again, {})) {
+      if (batch->last() <= lane.resume) {
+        confirm(*batch, std::nullopt, StoredBatch::Status::stored);
+        budget_.give(batch->lines.size());
+      } else {
+        send(std::move(batch));
+      }
+    }
+  }
+
+  void confirm(const Batch& batch, std::optional<Offset> first, StoredBatch::Status status) {
+    (status == StoredBatch::Status::stored ? summary_.stored : summary_.unconfirmed) += batch.events();
+    if (hooks_.stored) {
+      hooks_.stored({batch.partition, first, batch.lines, batch.positions, status});
+    }
+  }
+
+  [[noreturn]] void refuse(std::string_view code, const Batch& batch) const {
+    const auto at = place(topic_.name, batch.partition);
+    if (code == "STALE") {
+      fail(ErrorKind::server, "{}: the ring of the topic has changed while publishing: run it again{}", at,
+           named_ ? ", it continues where it stopped" : "");
+    }
+    if (code == "BEHIND") {
+      fail(ErrorKind::loss, "{}: the partition is at an older ring than the topic: the server lost a resize", at);
+    }
+    if (code == "FENCED") {
+      fenced();
+    }
+    if (code == "UNKNOWN" || code == "EXPIRED") {
+      fail(ErrorKind::loss, "{}: the server no longer knows the producer {}: its state was deleted or evicted", at,
+           options_.wrap.producer);
+    }
+    if (code == "NOLOG") {
+      no_log();
+    }
+    fail(ErrorKind::server, "{}: the server gave an answer to append that this version does not know: {}", at, code);
+  }
+
+  [[noreturn]] void no_log() const {
+    fail(ErrorKind::loss,
+         "the log of topic {} is gone from {}, or is another one: was it dropped, flushed, or restarted empty? "
+         "`continuum topic ls` shows what is there",
+         topic_.name, client_.address().text());
+  }
+
+  [[noreturn]] void fenced() const {
+    fail(ErrorKind::fenced, "another process publishes as producer {} to topic {} and has taken over", producer_,
+         topic_.name);
+  }
+
+  // What was sent or read without a known end counts as unconfirmed.
+  void count_unconfirmed() {
+    const auto lost = [&](const Batch& batch) { confirm(batch, std::nullopt, StoredBatch::Status::unconfirmed); };
+    try {
+      for (const auto& flight : std::exchange(in_flight_, {})) {
+        if (flight.batch) {
+          lost(*flight.batch);
+        }
+      }
+      for (auto& [partition, lane] : lanes_) {
+        for (const auto& batch : std::exchange(lane.again, {})) {
+          lost(*batch);
+        }
+      }
+    } catch (const Error&) {
+      // The output is gone too; the first error is the one to tell.
+    }
+  }
+
+  void finish_producer() {
+    if (named_) {
+      return;
+    }
+    redis::Request request;
+    for (const auto& [partition, lane] : lanes_) {
+      request.command("EXPIRE", producer_key(topic_.name, partition, producer_), ended_producer_seconds);
+    }
+    if (!request.empty()) {
+      // Its answer changes nothing; the connection carries it before it closes.
+      asio::co_spawn(io_, discard(client_.call(std::move(request))), asio::detached);
+      ++helpers_;
+    }
+  }
+
+  asio::awaitable<void> discard(asio::awaitable<redis::Replies> answer) {
+    try {
+      co_await std::move(answer);
+    } catch (const Error&) {
+      // It expires by itself a day later.
+    }
+    --helpers_;
+    helpers_ended_.notify();
+  }
+
+  // --- helpers: stop and progress
+
+  void start_helpers() {
+    if (options_.stop >= 0) {
+      stop_.assign(::dup(options_.stop));
+      ++helpers_;
+      asio::co_spawn(io_, watch_stop(), asio::detached);
+    }
+    if (hooks_.progress) {
+      ++helpers_;
+      asio::co_spawn(io_, report(), asio::detached);
+    }
+  }
+
+  asio::awaitable<void> watch_stop() {
+    for (;;) {
+      const auto [error] = co_await stop_.async_wait(asio::posix::descriptor_base::wait_read, as_result);
+      std::uint64_t count = 0;
+      if (error || ::read(stop_.native_handle(), &count, sizeof count) <= 0) {
+        break;
+      }
+      stops_ += count;
+      input_->stop();
+      wake();
+      if (stops_ >= 2) {
+        client_.close();
+        break;
+      }
+    }
+    --helpers_;
+    helpers_ended_.notify();
+  }
+
+  asio::awaitable<void> report() {
+    while (!ending_) {
+      report_timer_.expires_after(progress_interval);
+      co_await report_timer_.async_wait(as_result);
+      try {
+        hooks_.progress({input_->bytes_read(), summary_.stored, counters_.duplicates, counters_.rejected});
+      } catch (const Error& e) {
+        summary_.error = e;
+        client_.close();
+        break;
+      }
+    }
+    --helpers_;
+    helpers_ended_.notify();
+  }
+
+  asio::awaitable<void> end_helpers() {
+    ending_ = true;
+    asio::error_code ignored;
+    stop_.close(ignored);
+    report_timer_.cancel();
+    const auto deadline = Clock::now() + goodbye;
+    while (helpers_ > 0) {
+      co_await helpers_ended_.wait_until(deadline);
+      if (Clock::now() >= deadline) {
+        client_.close();
+      }
+    }
+  }
+
+  redis::Client& client_;
+  asio::io_context& io_;
+  const Topic& topic_;
+  PublishOptions options_;
+  std::mutex hooks_mutex_;
+  PublishHooks hooks_;
+  bool named_ = false;
+  std::string producer_;
+  std::uint64_t epoch_ = 0;
+  bool wait_aof_ = false;
+  std::uint64_t verified_connection_ = 0;
+  int wake_;
+  Budget budget_{in_flight_bytes_max};
+  InputCounters counters_;
+  BatchQueue to_encode_;
+  FrameEncoder encoder_;
+  PublishInput* input_ = nullptr;
+  std::optional<Error> input_error_;  // written by the reading thread before it ends
+  bool input_ended_ = false;
+  std::map<Partition, Lane> lanes_;
+  std::deque<InFlight> in_flight_;
+  PublishSummary summary_;
+  Signal arrived_;
+  std::size_t helpers_ = 0;
+  Signal helpers_ended_;
+  asio::steady_timer report_timer_;
+  asio::posix::stream_descriptor stop_;
+  std::uint64_t stops_ = 0;
+  bool ending_ = false;
+};
+
+}  // namespace
+
+PublishSummary publish(redis::Session& session, const Topic& topic, PublishOptions options,
+                       std::vector<LineSource> sources, const PublishHooks& hooks) {
+  return Publisher(session, topic, std::move(options), hooks).run(std::move(sources));
+}
+
+}  // namespace continuum

@@ -1,0 +1,712 @@
+#include "continuum/redis_client.hpp"
+
+#include "continuum/scripts.hpp"
+
+#include <hiredis/hiredis.h>
+#include <asio/buffer.hpp>
+#include <asio/co_spawn.hpp>
+#include <asio/detached.hpp>
+#include <asio/generic/stream_protocol.hpp>
+#include <asio/io_context.hpp>
+#include <asio/ip/tcp.hpp>
+#include <asio/local/stream_protocol.hpp>
+#include <asio/write.hpp>
+
+#include <algorithm>
+#include <deque>
+#include <random>
+
+namespace continuum::redis {
+namespace {
+
+using Socket = asio::generic::stream_protocol::socket;
+
+constexpr Milliseconds backoff_min{20};
+constexpr Milliseconds backoff_max{2'000};
+constexpr std::size_t read_bytes = 256 << 10;
+constexpr std::size_t write_buffers_max = 64;
+
+// Why a connection ended.
+enum class Trouble : std::uint8_t {
+  lost,      // reset, closed, timed out, refused
+  waiting,   // the server says that it will be ready soon: LOADING, BUSY; or forgot our scripts
+  refusing,  // the server takes no writes now: OOM, MISCONF, READONLY
+  fatal,     // trying again cannot help
+};
+
+struct Lost {
+  Trouble trouble;
+  Error error;
+};
+
+// By the first word of an error answer. nullopt: it is an answer for the caller.
+std::optional<Trouble> trouble_of(std::string_view error) {
+  const auto code = error.substr(0, error.find(' '));
+  for (const std::string_view c : {"LOADING", "BUSY", "NOSCRIPT", "TRYAGAIN", "MASTERDOWN", "CLUSTERDOWN"}) {
+    if (code == c) {
+      return Trouble::waiting;
+    }
+  }
+  for (const std::string_view c : {"OOM", "MISCONF", "READONLY", "NOREPLICAS", "UNBLOCKED"}) {
+    if (code == c) {
+      return Trouble::refusing;
+    }
+  }
+  for (const std::string_view c : {"NOAUTH", "WRONGPASS", "NOPERM"}) {
+    if (code == c) {
+      return Trouble::fatal;
+    }
+  }
+  return std::nullopt;
+}
+
+Error explain(std::string_view error, const Address& address) {
+  const auto code = error.substr(0, error.find(' '));
+  const auto at = address.text();
+  const auto say = [&](ErrorKind kind, std::string_view what) {
+    return Error(kind, fmt::format("{} {} (it answered: {})", at, what, error.substr(0, 300)));
+  };
+  if (code == "NOAUTH") {
+    return say(ErrorKind::usage,
+               "wants a password: set REDISCLI_AUTH, give --password-file FILE, or put it into the URL");
+  }
+  if (code == "WRONGPASS") {
+    return say(ErrorKind::usage, "refused the user name or password");
+  }
+  if (code == "NOPERM") {
+    return say(ErrorKind::usage,
+               "does not allow this user what Continuum needs: docs/operations.md has the ACL rule");
+  }
+  if (code == "LOADING") {
+    return say(ErrorKind::server, "is still loading its data: try again in a moment");
+  }
+  if (code == "BUSY") {
+    return say(ErrorKind::server, "is busy with somebody's script: see SCRIPT KILL");
+  }
+  if (code == "OOM") {
+    return say(ErrorKind::server, "is full (maxmemory) and takes no writes: raise maxmemory or trim");
+  }
+  if (code == "MISCONF") {
+    return say(ErrorKind::server,
+               "takes no writes because it cannot write its own files: look at its disk and log");
+  }
+  if (code == "READONLY") {
+    return say(ErrorKind::server, "is a replica and takes no writes: name its primary");
+  }
+  if (code == "NOSCRIPT") {
+    return say(ErrorKind::server, "keeps forgetting our scripts: does something call SCRIPT FLUSH?");
+  }
+  if (code == "WRONGTYPE") {
+    return say(ErrorKind::usage, "has a key named continuum:… that is not ours: look with `redis-cli TYPE`");
+  }
+  return say(ErrorKind::server, "refused a command");
+}
+
+std::string info_value(std::string_view info, std::string_view name) {
+  std::size_t at = 0;
+  while (at < info.size()) {
+    auto end = info.find('\n', at);
+    end = end == std::string_view::npos ? info.size() : end;
+    std::string_view line = info.substr(at, end - at);
+    if (line.ends_with('\r')) {
+      line.remove_suffix(1);
+    }
+    if (line.size() > name.size() && line.starts_with(name) && line[name.size()] == ':') {
+      return std::string(line.substr(name.size() + 1));
+    }
+    at = end + 1;
+  }
+  return {};
+}
+
+}  // namespace
+
+struct Client::Impl : std::enable_shared_from_this<Client::Impl> {
+  // A request on its way, and who waits for it.
+  struct Pending {
+    Pending(const asio::any_io_executor& ex, Request r) : request(std::move(r)), done(ex) {}
+    Request request;
+    Replies replies;
+    Signal done;
+    bool finished = false;
+    std::optional<Error> error;
+    Clock::time_point asked = Clock::now();
+  };
+  using Ticket = std::shared_ptr<Pending>;
+
+  struct ReaderFree {
+    void operator()(redisReader* r) const { redisReaderFree(r); }
+  };
+  // One connection. Shared by the coroutines that read, write and watch it, each of which may end last.
+  struct Connection {
+    explicit Connection(const asio::any_io_executor& ex)
+        : socket(ex), watchdog(ex), wake_writer(ex), reader(redisReaderCreate()) {
+      check(reader != nullptr, "out of memory");
+      // The reader otherwise frees and reallocates its buffer whenever it is idle and large.
+      reader->maxbuf = 0;
+    }
+    Socket socket;
+    asio::steady_timer watchdog;
+    Signal wake_writer;
+    std::unique_ptr<redisReader, ReaderFree> reader;
+    Clock::time_point deadline = Clock::time_point::max();
+    bool timed_out = false;
+    bool dead = false;
+    void kill() {
+      dead = true;
+      asio::error_code ignored;
+      socket.close(ignored);
+      watchdog.cancel();
+      wake_writer.notify();
+    }
+  };
+
+  Impl(asio::any_io_executor ex, Address a, ClientOptions o)
+      : executor(std::move(ex)),
+        address(std::move(a)),
+        options(std::move(o)),
+        arrived(executor),
+        stood(executor) {}
+
+  asio::any_io_executor executor;
+  Address address;
+  ClientOptions options;
+  ServerFacts facts;
+  std::deque<Ticket> queue;  // not answered yet, in order
+  std::size_t sent = 0;      // how many of them are on the present connection
+  std::shared_ptr<Connection> connection;
+  Signal arrived;             // a request came while there was no connection
+  Signal stood;               // connected, or never will be
+  std::optional<Error> dead;  // no request can succeed any more
+  std::uint64_t connections = 0;
+  std::uint64_t client_id = 0;
+  bool started = false;
+  bool closed = false;
+  bool noticed = false;
+  std::minstd_rand jitter{std::random_device{}()};
+
+  void start() {
+    if (!started) {
+      started = true;
+      asio::co_spawn(executor, run(shared_from_this()), asio::detached);
+    }
+  }
+
+  Ticket submit(Request request) {
+    if (dead) {
+      throw Error(*dead);
+    }
+    auto ticket = std::make_shared<Pending>(executor, std::move(request));
+    queue.push_back(ticket);
+    start();
+    if (connection) {
+      connection->wake_writer.notify();
+    } else {
+      arrived.notify();
+    }
+    return ticket;
+  }
+
+  static void finish(const Ticket& ticket, std::optional<Error> error) {
+    ticket->finished = true;
+    ticket->error = std::move(error);
+    ticket->done.notify();
+  }
+
+  void fail_all(const Error& error) {
+    for (const auto& ticket : std::exchange(queue, {})) {
+      finish(ticket, error);
+    }
+    sent = 0;
+  }
+
+  void die(const Error& error) {
+    dead = error;
+    fail_all(error);
+    stood.notify();
+  }
+
+  void say(const std::string& text) {
+    if (options.notice) {
+      options.notice(text);
+    }
+  }
+
+  static asio::awaitable<void> run(std::shared_ptr<Impl> self) { co_await self->keep_connected(); }
+
+  // Connects, serves, and connects again, until closed or until trying again cannot help.
+  asio::awaitable<void> keep_connected() {
+    Milliseconds backoff = backoff_min;
+    while (!closed) {
+      std::optional<Lost> lost;
+      auto c = std::make_shared<Connection>(executor);
+      const auto before = connections;
+      try {
+        co_await connect(c);
+        co_await serve(c);
+      } catch (const Lost& l) {
+        lost = l;
+      } catch (const Error& e) {
+        lost = Lost{Trouble::fatal, e};
+      } catch (const std::exception& e) {
+        lost = Lost{Trouble::lost, Error(ErrorKind::server, fmt::format("{}: {}", address.text(), e.what()))};
+      }
+      c->kill();
+      connection.reset();
+      sent = 0;
+      for (const auto& ticket : queue) {
+        ticket->replies = Replies();
+      }
+      if (closed) {
+        break;
+      }
+      if (lost->trouble == Trouble::fatal) {
+        die(lost->error);
+        co_return;
+      }
+      if (connections != before && lost->trouble == Trouble::lost) {
+        backoff = backoff_min;
+      }
+      give_up(*lost);
+      if (dead) {
+        co_return;
+      }
+      if (queue.empty()) {
+        co_await arrived.wait();
+        continue;
+      }
+      if (!noticed) {
+        noticed = true;
+        say(fmt::format("{}; trying again", lost->error.message()));
+      }
+      std::uniform_real_distribution<double> spread(0.5, 1.0);
+      asio::steady_timer pause(
+          executor, Clock::now() + std::chrono::duration_cast<Clock::duration>(backoff * spread(jitter)));
+      co_await pause.async_wait(as_result);
+      backoff = std::min(backoff * 2, backoff_max);
+    }
+    fail_all(Error(ErrorKind::interrupted, "interrupted"));
+    stood.notify();
+  }
+
+  // Fails the requests whose time is over; a first connection that was refused is not tried again.
+  void give_up(const Lost& lost) {
+    if (connections == 0 && lost.trouble == Trouble::lost) {
+      die(lost.error);
+      return;
+    }
+    const auto now = Clock::now();
+    const auto limit =
+        lost.trouble == Trouble::waiting ? std::max(options.patience, options.retry_for) : options.retry_for;
+    while (!queue.empty() && now - queue.front()->asked >= limit) {
+      finish(queue.front(), lost.error);
+      queue.pop_front();
+    }
+  }
+
+  // --- connecting
+
+  Lost lost_by(const asio::error_code& error, const std::shared_ptr<Connection>& c,
+               std::string_view doing) const {
+    const std::string why = c->timed_out ? fmt::format("no answer for {} ms", options.timeout.count())
+                            : error == asio::error::eof ? std::string("the server closed the connection")
+                                                        : error.message();
+    return {Trouble::lost, Error(ErrorKind::server, fmt::format("{} {}: {}. Is redis-server running there?",
+                                                                doing, address.text(), why))};
+  }
+
+  // Closes the connection when an answer is overdue. Also bounds connecting.
+  static asio::awaitable<void> watch(std::shared_ptr<Connection> c) {
+    while (!c->dead) {
+      c->watchdog.expires_at(c->deadline);
+      co_await c->watchdog.async_wait(as_result);
+      if (!c->dead && Clock::now() >= c->deadline) {
+        c->timed_out = true;
+        asio::error_code ignored;
+        c->socket.close(ignored);
+        co_return;
+      }
+    }
+  }
+
+  static void set_deadline(Connection& c, Clock::time_point deadline) {
+    // Only an earlier deadline must wake the watchdog; it looks again by itself when the old one passes.
+    const bool earlier = deadline < c.watchdog.expiry();
+    c.deadline = deadline;
+    if (earlier) {
+      c.watchdog.cancel();
+    }
+  }
+
+  asio::awaitable<void> connect(std::shared_ptr<Connection> c) {
+    c->deadline = Clock::now() + options.timeout;
+    asio::co_spawn(executor, watch(c), asio::detached);
+    if (!address.socket_path.empty()) {
+      const asio::local::stream_protocol::endpoint endpoint(address.socket_path);
+      const auto [error] = co_await c->socket.async_connect(endpoint, as_result);
+      if (error) {
+        throw lost_by(error, c, "cannot connect to");
+      }
+    } else {
+      co_await connect_tcp(c);
+    }
+    co_await handshake(c);
+  }
+
+  asio::awaitable<void> connect_tcp(const std::shared_ptr<Connection>& c) {
+    asio::ip::tcp::resolver resolver(executor);
+    const auto [error, found] =
+        co_await resolver.async_resolve(address.host, std::to_string(address.port), as_result);
+    if (error) {
+      throw lost_by(error, c, "cannot find the host of");
+    }
+    asio::error_code last = asio::error::host_not_found;
+    for (const auto& entry : found) {
+      asio::error_code ignored;
+      c->socket.close(ignored);
+      const auto [failed] = co_await c->socket.async_connect(entry.endpoint(), as_result);
+      last = failed;
+      if (!failed) {
+        c->socket.set_option(asio::ip::tcp::no_delay(true));
+        c->socket.set_option(asio::socket_base::keep_alive(true));
+        co_return;
+      }
+    }
+    throw lost_by(last, c, "cannot connect to");
+  }
+
+  // Sends `request` on a connection that serves nobody yet, and reads its answers.
+  asio::awaitable<Replies> ask(const std::shared_ptr<Connection>& c, const Request& request) {
+    const auto [error, n] = co_await asio::async_write(c->socket, asio::buffer(request.bytes()), as_result);
+    if (error) {
+      throw lost_by(error, c, "lost the connection to");
+    }
+    Replies replies;
+    while (replies.size() < request.replies()) {
+      if (redisReply* r = next_reply(*c)) {
+        replies.push(r);
+        continue;
+      }
+      co_await read_more(c);
+    }
+    co_return replies;
+  }
+
+  asio::awaitable<void> read_more(const std::shared_ptr<Connection>& c) {
+    buffer.resize(read_bytes);
+    const auto [error, n] = co_await c->socket.async_read_some(asio::buffer(buffer), as_result);
+    if (error) {
+      throw lost_by(error, c, "lost the connection to");
+    }
+    last_read = n;
+    redisReaderFeed(c->reader.get(), buffer.data(), n);
+  }
+
+  redisReply* next_reply(Connection& c) const {
+    void* reply = nullptr;
+    if (redisReaderGetReply(c.reader.get(), &reply) != REDIS_OK) {
+      const std::string_view start(c.reader->buf == nullptr ? "" : buffer.data(),
+                                   std::min<std::size_t>(40, buffer.size()));
+      throw Lost{Trouble::fatal,
+                 Error(ErrorKind::usage, fmt::format("{} is not a Redis server: its answer begins with {:?}",
+                                                     address.text(), printable(start)))};
+    }
+    return static_cast<redisReply*>(reply);
+  }
+
+  static std::string printable(std::string_view bytes) {
+    std::string out;
+    for (const char c : bytes) {
+      out += c >= ' ' && c <= '~' ? c : '.';
+    }
+    return out;
+  }
+
+  asio::awaitable<void> handshake(const std::shared_ptr<Connection>& c) {
+    Request request;
+    if (!address.password.empty()) {
+      if (address.user.empty()) {
+        request.command("AUTH", address.password);
+      } else {
+        request.command("AUTH", address.user, address.password);
+      }
+    }
+    if (address.database != 0) {
+      request.command("SELECT", address.database);
+    }
+    const std::size_t must = request.replies();
+    for (const auto* section : {"server", "memory", "persistence", "replication"}) {
+      request.command("INFO", section);
+    }
+    request.command("CLIENT", "ID");
+    const bool writes = options.needs.access == Needs::Access::write;
+    if (writes) {
+      std::vector<std::string_view> exists{"SCRIPT", "EXISTS"};
+      for (const auto& text : scripts::texts) {
+        exists.push_back(text.sha1);
+      }
+      request.add(exists);
+    }
+    const Replies replies = co_await ask(c, request);
+    for (std::size_t i = 0; i < replies.size(); ++i) {
+      if (replies[i].is_error() && (i < must + 4 || writes)) {
+        const auto error = replies[i].text();
+        throw Lost{trouble_of(error).value_or(Trouble::fatal), refused(error, i < must)};
+      }
+    }
+    learn(replies, must);
+    client_id = replies[must + 4].is_error() ? 0 : replies[must + 4].number();
+    if (writes) {
+      co_await load_scripts(c, replies[must + 5]);
+    }
+    ++connections;
+  }
+
+  [[nodiscard]] Error refused(std::string_view error, bool logging_in) const {
+    if (logging_in && !trouble_of(error)) {
+      return Error(ErrorKind::usage, fmt::format("{} refused the password or the database (it answered: {})",
+                                                 address.text(), error.substr(0, 300)));
+    }
+    return explain(error, address);
+  }
+
+  asio::awaitable<void> load_scripts(const std::shared_ptr<Connection>& c, Reply exists) {
+    Request load;
+    for (std::size_t i = 0; i < scripts::texts.size(); ++i) {
+      if (exists[i].integer() == 0) {
+        load.command("SCRIPT", "LOAD", scripts::texts[i].source);
+      }
+    }
+    if (load.empty()) {
+      co_return;
+    }
+    const Replies loaded = co_await ask(c, load);
+    for (std::size_t i = 0; i < loaded.size(); ++i) {
+      if (loaded[i].is_error()) {
+        throw Lost{trouble_of(loaded[i].text()).value_or(Trouble::fatal), explain(loaded[i].text(), address)};
+      }
+    }
+  }
+
+  // Takes the facts out of INFO and refuses a server that cannot keep the promises.
+  void learn(const Replies& replies, std::size_t at) {
+    const auto server = replies[at].text();
+    facts.version = info_value(server, "redis_version");
+    if (const auto valkey = info_value(server, "valkey_version"); !valkey.empty()) {
+      facts.name = "Valkey";
+      facts.version = valkey;
+    }
+    if (facts.version.empty()) {
+      throw Lost{Trouble::fatal,
+                 Error(ErrorKind::usage,
+                       fmt::format("{} does not say its version in INFO: is it Redis?", address.text()))};
+    }
+    facts.eviction = info_value(replies[at + 1].text(), "maxmemory_policy");
+    facts.append_only_file = info_value(replies[at + 2].text(), "aof_enabled") == "1";
+    const auto replication = replies[at + 3].text();
+    facts.replica = info_value(replication, "role") == "slave";
+    facts.master = facts.replica
+                       ? info_value(replication, "master_host") + ":" + info_value(replication, "master_port")
+                       : "";
+    if (std::atoi(facts.version.c_str()) < 7) {
+      throw Lost{
+          Trouble::fatal,
+          Error(ErrorKind::usage, fmt::format("{} is {} {}; Continuum needs Redis 7.0 or later, or Valkey",
+                                              address.text(), facts.name, facts.version))};
+    }
+    if (options.needs.access == Needs::Access::read) {
+      return;
+    }
+    if (facts.replica) {
+      throw Lost{
+          connections == 0 ? Trouble::fatal : Trouble::refusing,
+          Error(ErrorKind::server, fmt::format("{} is a replica of {} and takes no writes: name the primary",
+                                               address.text(), facts.master))};
+    }
+    if (facts.eviction.starts_with("allkeys-") && options.needs.eviction == Needs::Eviction::refuse) {
+      throw Lost{
+          Trouble::fatal,
+          Error(ErrorKind::usage,
+                fmt::format("{} evicts any key when it is full (maxmemory-policy {}), and would lose events: "
+                            "set it to noeviction or volatile-lru, or give --allow-eviction",
+                            address.text(), facts.eviction))};
+    }
+  }
+
+  // --- serving
+
+  asio::awaitable<void> serve(std::shared_ptr<Connection> c) {
+    connection = c;
+    sent = 0;
+    if (std::exchange(noticed, false)) {
+      say(fmt::format("connected to {} again", address.text()));
+    }
+    stood.notify();
+    set_deadline(*c, Clock::time_point::max());
+    asio::co_spawn(executor, write_queue(shared_from_this(), c), asio::detached);
+    for (;;) {
+      while (redisReply* r = next_reply(*c)) {
+        take(r);
+      }
+      update_deadline(*c);
+      co_await read_more(c);
+    }
+  }
+
+  void update_deadline(Connection& c) const {
+    set_deadline(c, sent == 0 ? Clock::time_point::max()
+                              : Clock::now() + options.timeout + queue.front()->request.block());
+  }
+
+  void take(redisReply* raw) {
+    Replies holder;
+    if (sent == 0) {
+      holder.push(raw);
+      throw Lost{Trouble::fatal,
+                 Error(ErrorKind::server, fmt::format("{} answered what nobody asked", address.text()))};
+    }
+    const auto ticket = queue.front();
+    ticket->replies.push(raw);
+    const Reply reply = ticket->replies[ticket->replies.size() - 1];
+    if (reply.is_error()) {
+      if (const auto trouble = trouble_of(reply.text()); trouble && !blocked_call_was_woken(reply)) {
+        throw Lost{*trouble, explain(reply.text(), address)};
+      }
+      if (!ticket->request.keeps_errors()) {
+        ticket->error = explain(reply.text(), address);
+      }
+    }
+    if (ticket->replies.size() == ticket->request.replies()) {
+      queue.pop_front();
+      --sent;
+      finish(ticket, std::move(ticket->error));
+    }
+  }
+
+  static bool blocked_call_was_woken(Reply reply) { return reply.text().starts_with("UNBLOCKED"); }
+
+  static asio::awaitable<void> write_queue(std::shared_ptr<Impl> self, std::shared_ptr<Connection> c) {
+    std::vector<Ticket> batch;
+    std::vector<asio::const_buffer> buffers;
+    while (!c->dead) {
+      batch.clear();
+      buffers.clear();
+      const bool idle = self->sent == 0;
+      while (self->sent < self->queue.size() && batch.size() < write_buffers_max) {
+        batch.push_back(self->queue[self->sent++]);
+        buffers.push_back(asio::buffer(batch.back()->request.bytes()));
+      }
+      if (batch.empty()) {
+        co_await c->wake_writer.wait();
+        continue;
+      }
+      if (idle) {
+        self->update_deadline(*c);
+      }
+      const auto [error, n] = co_await asio::async_write(c->socket, buffers, as_result);
+      if (error) {
+        // The reader sees the same end and tells why.
+        asio::error_code ignored;
+        c->socket.shutdown(Socket::shutdown_both, ignored);
+        co_return;
+      }
+    }
+  }
+
+  std::vector<char> buffer;
+  std::size_t last_read = 0;
+};
+
+Client::Client(asio::any_io_executor executor, Address address, ClientOptions options)
+    : impl_(std::make_shared<Impl>(std::move(executor), std::move(address), std::move(options))) {}
+
+Client::~Client() {
+  close();
+}
+
+asio::awaitable<void> Client::ready() {
+  const auto impl = impl_;
+  impl->start();
+  while (impl->connections == 0) {
+    if (impl->dead) {
+      throw Error(*impl->dead);
+    }
+    if (impl->closed) {
+      throw Error(ErrorKind::interrupted, "interrupted");
+    }
+    co_await impl->stood.wait();
+  }
+}
+
+namespace {
+template <class Ticket>
+asio::awaitable<Replies> wait_for(Ticket ticket) {
+  while (!ticket->finished) {
+    co_await ticket->done.wait();
+  }
+  if (ticket->error) {
+    throw Error(*ticket->error);
+  }
+  co_return std::move(ticket->replies);
+}
+}  // namespace
+
+asio::awaitable<Replies> Client::call(Request request) {
+  return wait_for(impl_->submit(std::move(request)));
+}
+
+void Client::close() {
+  impl_->closed = true;
+  if (impl_->connection) {
+    impl_->connection->kill();
+  }
+  impl_->arrived.notify();
+}
+
+const ServerFacts& Client::facts() const {
+  return impl_->facts;
+}
+const Address& Client::address() const {
+  return impl_->address;
+}
+std::uint64_t Client::connections() const {
+  return impl_->connections;
+}
+std::uint64_t Client::client_id() const {
+  return impl_->client_id;
+}
+
+// --- Session
+
+struct Session::Impl {
+  Impl(Address address, ClientOptions options)
+      : client(io.get_executor(), std::move(address), std::move(options)) {}
+
+  asio::io_context io{1};
+  Client client;
+};
+
+Session::Session(Address address, ClientOptions options)
+    : impl_(std::make_unique<Impl>(std::move(address), std::move(options))) {
+  run_until_done(impl_->io, impl_->client.ready());
+}
+
+Session::~Session() = default;
+
+Replies Session::call(Request request) { return run_until_done(impl_->io, impl_->client.call(std::move(request))); }
+
+const ServerFacts& Session::facts() const {
+  return impl_->client.facts();
+}
+const Address& Session::address() const {
+  return impl_->client.address();
+}
+
+Client& client_of(Session& session) {
+  return session.impl_->client;
+}
+asio::io_context& io_of(Session& session) {
+  return session.impl_->io;
+}
+
+}  // namespace continuum::redis

@@ -1,0 +1,379 @@
+#include "continuum/replay.hpp"
+
+#include "continuum/error.hpp"
+#include "continuum/event.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+#include <tuple>
+
+namespace continuum {
+
+namespace {
+
+// What is asked for at once over all partitions, and what one partition may ask for at least.
+constexpr std::size_t answer_bytes = std::size_t{4} << 20;
+constexpr std::size_t partition_bytes_min = 16 << 10;
+// XRANGE counts entries, not bytes: each answer may be this much longer than the one before.
+constexpr std::size_t count_growth = 8;
+constexpr std::size_t count_max = 16 << 10;
+// In the first answer over all partitions, when nothing is known of their sizes.
+constexpr std::size_t first_entries = 128;
+
+// An entry whose frame was copied out of the answer, so that answers are not kept alive by their slowest
+// reader.
+struct Stored {
+  Entry entry;  // without its views
+  std::size_t at;
+  std::size_t size;
+};
+
+// One partition on its way from the begin of its range to its end.
+struct Source {
+  LogRange range;
+  std::string key;
+  std::string after;               // XRANGE's lower bound
+  std::optional<Offset> expected;  // of the next entry
+
+  std::string bytes;
+  std::vector<Stored> entries;
+  std::size_t at = 0;  // in entries
+  std::size_t count = 1;
+  std::size_t entry_bytes = 0;  // mean of the last answer
+  bool drained = false;
+  std::uint64_t time = 0;  // of the latest entry: an order by time must never step back within a partition
+
+  [[nodiscard]] bool has_entry() const { return at < entries.size(); }
+  [[nodiscard]] const Entry& entry() const { return entries[at].entry; }
+  [[nodiscard]] std::size_t unread_bytes() const { return has_entry() ? bytes.size() - entries[at].at : 0; }
+  [[nodiscard]] auto order() const {
+    return std::tuple(entry().generation, std::max(time, entry().id.milliseconds), range.partition);
+  }
+};
+
+bool comes_later(const Source* a, const Source* b) {
+  return a->order() > b->order();
+}
+
+}  // namespace
+
+struct Replay::Impl {
+  Impl(redis::Session& s, const Topic& t, ReplayOptions o)
+      : session(s), topic(t), options(std::move(o)), filter(topic, options.filter) {
+    if ((options.range.from || options.range.to) && options.partitions.size() != 1) {
+      fail(ErrorKind::usage,
+           "offsets are counted in each partition: a range of offsets needs one --partition");
+    }
+    const auto partitions = filter.partitions(topic, options.partitions);
+    for (LogRange& range : find_ranges(session, topic, partitions, options.range)) {
+      in_range += range.events();
+      Source source;
+      source.range = std::move(range);
+      sources.push_back(std::move(source));
+    }
+    bytes_per_source = std::max(partition_bytes_min, answer_bytes / std::max<std::size_t>(1, sources.size()));
+    for (Source& source : sources) {
+      source.key = log_key(topic.name, source.range.partition);
+      source.after = source.range.first;
+      source.expected = source.range.expected;
+      source.count = std::clamp<std::size_t>(first_entries / sources.size(), 1, count_growth);
+      source.drained = source.range.events() == 0;
+      if (!source.drained) {
+        waiting.push_back(&source);
+      }
+    }
+  }
+
+  // Asks for more for every partition that runs low, in one step.
+  void refill() {
+    redis::Request request;
+    std::vector<Source*> asked;
+    for (Source& source : sources) {
+      if (!source.drained && (!source.has_entry() || source.unread_bytes() < bytes_per_source / 2)) {
+        request.command("XRANGE", source.key, source.after, source.range.last.text(), "COUNT", source.count);
+        asked.push_back(&source);
+      }
+    }
+    const redis::Replies replies = session.call(std::move(request));
+    for (std::size_t i = 0; i < asked.size(); ++i) {
+      take(*asked[i], replies[i]);
+    }
+  }
+
+  void take(Source& source, redis::Reply answer) const {
+    source.bytes.erase(0, source.bytes.size() - source.unread_bytes());
+    source.entries.erase(source.entries.begin(),
+                         source.entries.begin() + static_cast<std::ptrdiff_t>(source.at));
+    source.at = 0;
+    const std::size_t moved = source.entries.empty() ? 0 : source.entries.front().at;
+    for (Stored& stored : source.entries) {
+      stored.at -= moved;
+    }
+    const std::size_t kept_bytes = source.bytes.size();
+    const std::size_t size = answer.size();
+    for (std::size_t i = 0; i < size; ++i) {
+      add(source, parse_entry(answer[i], topic.name, source.range.partition));
+    }
+    if (size < source.count) {
+      source.drained = true;
+      return;
+    }
+    source.after = "(" + std::string(answer[size - 1][0].text());
+    // Half of what is kept for a partition, so that the unread rest and the next answer are the whole.
+    source.entry_bytes = (source.bytes.size() - kept_bytes) / size + sizeof(Stored);
+    source.count = std::clamp<std::size_t>(bytes_per_source / 2 / source.entry_bytes, 1,
+                                           std::min(count_max, source.count * count_growth));
+  }
+
+  static void add(Source& source, const Entry& entry) {
+    Stored stored{entry, source.bytes.size(), entry.frame.size()};
+    source.bytes.append(entry.frame);
+    stored.entry.frame = {};
+    stored.entry.producer = {};
+    source.entries.push_back(stored);
+  }
+
+  // The source whose entry is next, or nullptr when all are at their end.
+  Source* next_source() {
+    while (!waiting.empty()) {
+      refill();
+      for (auto it = waiting.begin(); it != waiting.end();) {
+        Source* const source = *it;
+        if (source->has_entry()) {
+          ready.push_back(source);
+          std::push_heap(ready.begin(), ready.end(), comes_later);
+          it = waiting.erase(it);
+        } else if (source->drained) {
+          require_end(*source);
+          it = waiting.erase(it);
+        } else {
+          ++it;
+        }
+      }
+    }
+    if (ready.empty()) {
+      return nullptr;
+    }
+    std::pop_heap(ready.begin(), ready.end(), comes_later);
+    Source* const source = ready.back();
+    ready.pop_back();
+    return source;
+  }
+
+  // After its entry was used.
+  void put_back(Source& source) {
+    if (source.expected && *source.expected >= source.range.stop) {
+      source.drained = true;
+      source.at = source.entries.size();
+    } else if (source.has_entry()) {
+      ready.push_back(&source);
+      std::push_heap(ready.begin(), ready.end(), comes_later);
+    } else if (source.drained) {
+      require_end(source);
+    } else {
+      waiting.push_back(&source);
+    }
+  }
+
+  void require_end(const Source& source) const {
+    if (source.expected.value_or(source.range.from) != source.range.end) {
+      report_gap(source, source.expected.value_or(source.range.from), source.range.end);
+    }
+  }
+
+  [[noreturn]] void report_gap(const Source& source, Offset expected, Offset found) const {
+    const std::string where = place(topic.name, source.range.partition);
+    if (found > expected) {
+      fail(ErrorKind::loss,
+           "{}: offsets {} to {} are not in the log any more: removed by XDEL or XTRIM, or trimmed while we "
+           "read?",
+           where, expected, found.value - 1);
+    }
+    fail(ErrorKind::loss, "{}: offset {} comes where {} is expected: the log holds events twice", where,
+         found, expected);
+  }
+
+  // Goes past the next entry, and decodes it when it has events that can be wanted. False at the end.
+  bool next_entry() {
+    for (;;) {
+      Source* const source = next_source();
+      if (source == nullptr) {
+        return false;
+      }
+      const Stored& stored = source->entries[source->at];
+      Entry entry = stored.entry;
+      entry.frame = std::string_view(source->bytes).substr(stored.at, stored.size);
+      if (source->expected ? entry.first != *source->expected : entry.first > source->range.from) {
+        report_gap(*source, source->expected.value_or(source->range.from), entry.first);
+      }
+      const Offset from = std::max(entry.first, source->range.from);
+      const Offset to = std::min(entry.next(), source->range.stop);
+      const bool wanted = from < to && filter.wants(source->range.partition, entry.generation);
+      if (wanted) {
+        decode_entry(decoder, entry, topic.name, source->range.partition, lines);
+        run = {source->range.partition, entry.generation, entry.id, entry.first, entry.events, lines};
+        cut(from, to);
+      }
+      passed += from < to ? to - from : 0;
+      source->time = std::max(source->time, entry.id.milliseconds);
+      source->expected = entry.next();
+      ++source->at;
+      put_back(*source);
+      if (wanted) {
+        return true;
+      }
+    }
+  }
+
+  // Leaves of `run` the events of [from, to).
+  void cut(Offset from, Offset to) {
+    run.lines.remove_prefix(bytes_of(run.lines, from - run.first));
+    run.first = from;
+    const std::uint64_t events = to - from;
+    if (events != run.events) {
+      run.events = static_cast<std::uint32_t>(events);
+      run.lines = run.lines.substr(0, bytes_of(run.lines, events));
+    }
+  }
+
+  static std::size_t bytes_of(std::string_view text, std::uint64_t line_count) {
+    std::size_t at = 0;
+    for (std::uint64_t i = 0; i < line_count; ++i) {
+      at = text.find('\n', at) + 1;
+    }
+    return at;
+  }
+
+  // Takes the next matching events off the front of `run`; no events when none is left.
+  EventRun matching_run() {
+    EventRun out = run;
+    if (filter.matches_all()) {
+      run.events = 0;
+      return out;
+    }
+    out.events = 0;
+    const char* at = run.lines.data();
+    const char* begin = at;
+    while (run.events > 0) {
+      const char* const end = static_cast<const char*>(std::memchr(at, '\n', run.lines.size())) + 1;
+      const auto size = static_cast<std::size_t>(end - at);
+      const bool matches = matches_here(run.lines.substr(0, size - 1));
+      if (!matches && out.events > 0) {
+        break;
+      }
+      run.lines.remove_prefix(size);
+      ++run.first;
+      --run.events;
+      at = end;
+      if (matches) {
+        ++out.events;
+      } else {
+        begin = end;
+        out.first = run.first;
+      }
+    }
+    out.lines = std::string_view(begin, static_cast<std::size_t>(at - begin));
+    return out;
+  }
+
+  bool matches_here(std::string_view line) {
+    try {
+      return filter.matches(line);
+    } catch (const Error& error) {
+      fail(ErrorKind::loss, "{}, offset {} (entry {}): {}", place(topic.name, run.partition), run.first,
+           run.entry.text(), error.message());
+    }
+  }
+
+  std::optional<EventRun> next() {
+    const std::uint64_t left =
+        options.events_max.value_or(std::numeric_limits<std::uint64_t>::max()) - matched;
+    if (left == 0) {
+      return std::nullopt;
+    }
+    for (;;) {
+      while (run.events > 0) {
+        EventRun out = matching_run();
+        if (out.events == 0) {
+          continue;
+        }
+        if (out.events > left) {
+          out.events = static_cast<std::uint32_t>(left);
+          out.lines = out.lines.substr(0, bytes_of(out.lines, left));
+        }
+        matched += out.events;
+        return out;
+      }
+      if (!next_entry()) {
+        return std::nullopt;
+      }
+    }
+  }
+
+  redis::Session& session;
+  const Topic& topic;
+  ReplayOptions options;
+  EventFilter filter;
+  FrameDecoder decoder;
+  std::vector<Source> sources;
+  std::vector<Source*> waiting;  // for an answer
+  std::vector<Source*> ready;    // a heap: the next entry first
+  std::size_t bytes_per_source = 0;
+  std::string lines;  // of the present entry
+  EventRun run;       // what is left of it
+  std::uint64_t in_range = 0;
+  std::uint64_t passed = 0;
+  std::uint64_t matched = 0;
+};
+
+Replay::Replay(redis::Session& session, const Topic& topic, ReplayOptions options)
+    : impl_(std::make_unique<Impl>(session, topic, std::move(options))) {}
+
+Replay::~Replay() = default;
+
+std::optional<EventRun> Replay::next() {
+  return impl_->next();
+}
+
+std::uint64_t Replay::events_in_range() const {
+  return impl_->in_range;
+}
+
+std::uint64_t Replay::events_passed() const {
+  return impl_->passed;
+}
+
+std::uint64_t Replay::events_matched() const {
+  return impl_->matched;
+}
+
+std::vector<LogPlace> Replay::ends() const {
+  std::vector<LogPlace> out;
+  for (const Source& source : impl_->sources) {
+    out.push_back({source.range.partition, source.range.log_last, source.range.log_next});
+  }
+  return out;
+}
+
+void append_events(std::string& out, const EventRun& run, EventForm form) {
+  if (form == EventForm::stored) {
+    out.append(run.lines);
+    return;
+  }
+  std::string_view rest = run.lines;
+  for (Offset offset = run.first; !rest.empty(); ++offset) {
+    const std::string_view line = rest.substr(0, rest.find('\n'));
+    rest.remove_prefix(line.size() + 1);
+    if (form == EventForm::data) {
+      const std::string_view data = attributes_of(line).data;
+      out.append(data.empty() ? "null" : data);
+      out += '\n';
+      continue;
+    }
+    out.append(line.substr(0, line.rfind('}')));
+    fmt::format_to(std::back_inserter(out), ",\"partition\":{},\"offset\":{}}}\n", run.partition, offset);
+  }
+}
+
+}  // namespace continuum

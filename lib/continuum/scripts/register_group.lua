@@ -1,0 +1,35 @@
+#!lua
+-- Gives a group its cursor on one partition (PROTOCOLS: Groups).
+-- KEYS group meta log   ARGV log id, group, start|end|since, milliseconds (since), generation of the registration
+-- -> OK offset entry | ALREADY offset entry | NOLOG
+local meta = redis.call('HMGET', KEYS[2], 'id', 'gen', 'next', 'born', 'trimmed')
+if meta[1] ~= ARGV[1] then return {'NOLOG'} end
+local have = redis.call('HMGET', KEYS[1], 'offset', 'entry')
+if have[1] then return {'ALREADY', have[1], have[2]} end
+local policy, from = ARGV[3], meta[5] or '0'
+-- A partition born after the group was registered is the group's from its first event on.
+if tonumber(meta[4]) > tonumber(ARGV[5]) then policy = 'start' end
+local offset, entry = meta[3], '0-0'
+local first
+if policy == 'start' then
+  first = redis.call('XRANGE', KEYS[3], '-', '+', 'COUNT', 1)[1]
+elseif policy == 'since' then
+  first = redis.call('XRANGE', KEYS[3], ARGV[4], '+', 'COUNT', 1)[1]
+end
+if first then
+  for i = 1, #first[2], 2 do
+    if first[2][i] == 'o' then offset = first[2][i + 1] end
+  end
+  local before = redis.call('XREVRANGE', KEYS[3], '(' .. first[1], '-', 'COUNT', 1)[1]
+  if before then entry = before[1] end
+else
+  from = meta[2]
+  local last = redis.call('XREVRANGE', KEYS[3], '+', '-', 'COUNT', 1)[1]
+  if last then entry = last[1] end
+end
+redis.call('HSET', KEYS[1], 'offset', offset, 'entry', entry, 'number', '0', 'passed', '0', 'from', from,
+  'owner', '', 'fence', '0', 'beat', '0', 'run', '1')
+redis.call('HSET', KEYS[2], 'group:' .. ARGV[2], '1')
+-- A Redis consumer group of the same name shows the group to tools that know only those.
+redis.pcall('XGROUP', 'CREATE', KEYS[3], ARGV[2], entry)
+return {'OK', offset, entry}

@@ -1,0 +1,81 @@
+// A topic: its settings, and every generation of its ring.
+#pragma once
+
+#include "continuum/frame.hpp"
+#include "continuum/redis.hpp"
+#include "continuum/ring.hpp"
+#include "continuum/types.hpp"
+
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace continuum {
+
+struct TopicSettings {
+  Frames frames = Frames::automatic;
+  std::size_t event_bytes_max = 1 << 20;
+};
+[[nodiscard]] std::string_view name_of(Frames frames);  // auto, plain, single
+
+struct Topic {
+  std::string name;
+  std::string log_id;  // random, of this creation of the topic: a log under another id is another log
+  Generation active;   // 0 while the topic is still being created
+  std::optional<Generation> pending;
+  std::map<Generation, RingDescription> rings;
+  TopicSettings settings;
+  SystemTime created{};
+  // start policy ("start", "end", "since MS") and generation in force at registration
+  struct Group {
+    std::string policy;
+    Generation generation;
+  };
+  std::map<std::string, Group> groups;
+
+  [[nodiscard]] const RingDescription& ring() const { return rings.at(active); }
+  // Of every generation up to the active one, ascending.
+  [[nodiscard]] std::vector<Partition> partitions() const;
+};
+
+// --- without waiting: for those who overlap requests
+
+void request_topic(redis::Request& request, std::string_view name);
+// nullopt when the topic does not exist. Throws Error{usage} when a newer version wrote it.
+[[nodiscard]] std::optional<Topic> parse_topic(std::string_view name, redis::Reply reply);
+
+// --- asking and waiting. All throw Error{usage} for a bad name.
+
+// nullopt when it does not exist, or its creation never finished.
+[[nodiscard]] std::optional<Topic> find_topic(redis::Session& session, std::string_view name);
+// Throws Error{usage} with the nearest name.
+[[nodiscard]] Topic load_topic(redis::Session& session, std::string_view name);
+[[nodiscard]] std::vector<std::string> list_topics(redis::Session& session);
+
+enum class Created : std::uint8_t { created, existed };
+// Creates the topic, or finishes a creation that died half way. A topic that exists is left as it is.
+Created create_topic(redis::Session& session, std::string_view name, const RingDescription& ring,
+                     const TopicSettings& settings);
+// `name=value`: frames=auto|plain|single, event_bytes_max=N. Throws Error{usage} for others.
+void apply_setting(TopicSettings& settings, std::string_view assignment);
+void set_topic(redis::Session& session, const Topic& topic, const TopicSettings& settings);
+// Deletes every key of the topic. Publishers and workers are refused from the first step on; killed half way it
+// can be run again. Returns the number of keys deleted.
+std::uint64_t drop_topic(redis::Session& session, std::string_view name);
+
+// What the log of each partition keeps: offsets in [first, next). Throws Error{loss} when a log is gone.
+struct StoredEvents {
+  Partition partition;
+  Offset first;
+  Offset next;
+};
+[[nodiscard]] std::vector<StoredEvents> stored_events(redis::Session& session, const Topic& topic);
+
+// Registers the group in the topic and gives it a cursor on every partition. policy: start, end, "since MS".
+// Without a policy the group must exist: throws Error{usage} with the nearest name.
+void register_group(redis::Session& session, Topic& topic, std::string_view group,
+                    const std::optional<std::string>& policy);
+
+}  // namespace continuum

@@ -105,7 +105,11 @@ std::string full_name(const CLI::App& command) {
   if (!subcommands.empty()) {
     fail(ErrorKind::usage, "`{}` needs one of: {}", full_name(command), fmt::join(subcommands, ", "));
   }
-  fail(ErrorKind::usage, "{}{}", error.what(), see);
+  std::string what = error.what();
+  if (const auto missing = what.find(": 1 required"); missing != std::string::npos) {
+    what = what.substr(0, missing) + " needs a value";
+  }
+  fail(ErrorKind::usage, "{}{}", what, see);
 }
 
 int run_command(const Command& command, std::vector<std::string> arguments) {

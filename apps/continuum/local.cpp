@@ -26,7 +26,7 @@ int start(const Context& context, const std::string& named) {
 int stop(const Context& context, const std::string& named) {
   const auto directory = local_directory(named);
   const bool stopped = local::stop(directory);
-  say(context, fmt::format(stopped ? "stopped the embedded server in {}" : "no embedded server runs in {}", directory));
+  say(context, (stopped ? "stopped the embedded server in " : "no embedded server runs in ") + directory);
   return 0;
 }
 

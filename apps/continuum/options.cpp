@@ -97,10 +97,13 @@ CLI::Option* add_parsed(CLI::App& command, const std::string& names, const std::
   const auto name = dashes == std::string::npos ? names : names.substr(dashes);
   auto* option = command.add_option_function<std::string>(
       names,
-      [name, parse = std::move(parse)](const std::string& text) {
+      [name, positional = dashes == std::string::npos, parse = std::move(parse)](const std::string& text) {
         try {
           parse(text);
         } catch (const Error& error) {
+          if (positional) {
+            throw;
+          }
           fail(error.kind(), "{} {}: {}", name, printable(text), error.message());
         }
       },
@@ -192,11 +195,16 @@ std::string help_of(const CLI::App& command) {
   for (const auto* option : command.get_options()) {
     if (option->get_positional()) {
       const auto many = option->get_expected_max() > 1 ? "..." : "";
-      usage += fmt::format(option->get_required() ? " {}{}" : " [{}{}]", option->get_name(true), many);
+      const auto name = option->get_name(true) + many;
+      usage += option->get_required() ? " " + name : " [" + name + "]";
       put_entry(positionals, names_of(*option), option->get_description());
     }
   }
-  std::string out = fmt::format("Usage: {}\n\n{}\n", usage, command.get_description());
+  std::string description = command.get_description();
+  if (!description.empty() && description.front() >= 'a' && description.front() <= 'z') {
+    description.front() = static_cast<char>(description.front() - 'a' + 'A');
+  }
+  std::string out = fmt::format("Usage: {}\n\n{}.\n", usage, description);
   if (!subcommands.empty()) {
     out += "\nCommands:\n";
     for (const auto* subcommand : subcommands) {

@@ -323,13 +323,13 @@ int become(const Launch& launch) {
 
 }  // namespace
 
-std::optional<Process> Process::start(ProcessGuard& guard, const HandlerCommand& command,
+std::unique_ptr<Process> Process::start(ProcessGuard& guard, const HandlerCommand& command,
                                       const Variables& variables, const Descriptors& descriptors,
                                       std::string& why) {
   const std::string path = find_program(command.program(), command.directories_);
   if (path.empty()) {
     why = cannot_start(command.program(), errno);
-    return std::nullopt;
+    return nullptr;
   }
   // execve takes pointers to char that it does not write through.
   const auto pointer = [](const char* text) { return const_cast<char*>(text); };
@@ -365,21 +365,17 @@ std::optional<Process> Process::start(ProcessGuard& guard, const HandlerCommand&
     }
     slot->store(0);
     why = cannot_start(path, error);
-    return std::nullopt;
+    return nullptr;
   }
   const int pidfd = static_cast<int>(::syscall(SYS_pidfd_open, pid, 0U));
-  Process process(pid, pidfd, slot);
+  const int pidfd_error = errno;
+  std::unique_ptr<Process> process(new Process(pid, pidfd, slot));
   if (pidfd < 0) {
-    why = cannot_start(path, errno);
-    return std::nullopt;
+    why = cannot_start(path, pidfd_error);
+    return nullptr;
   }
   return process;
 }
-
-Process::Process(Process&& other) noexcept
-    : pid_(std::exchange(other.pid_, -1)),
-      pidfd_(std::exchange(other.pidfd_, -1)),
-      slot_(std::exchange(other.slot_, nullptr)) {}
 
 Process::~Process() {
   if (pid_ > 0) {

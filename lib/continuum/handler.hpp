@@ -114,13 +114,13 @@ class Process {
     int input = -1;   // becomes stdin
     int output = -1;  // becomes stdout; -1: ours
   };
-  // nullopt when it cannot be started; `why` says the reason. The caller keeps its descriptors.
-  static std::optional<Process> start(ProcessGuard& guard, const HandlerCommand& command,
+  // nullptr when it cannot be started; `why` says the reason. The caller keeps its descriptors.
+  static std::unique_ptr<Process> start(ProcessGuard& guard, const HandlerCommand& command,
                                       const Variables& variables, const Descriptors& descriptors,
                                       std::string& why);
   ~Process();
-  Process(Process&& other) noexcept;
-  Process& operator=(Process&&) = delete;
+  Process(const Process&) = delete;
+  Process& operator=(const Process&) = delete;
 
   [[nodiscard]] pid_t pid() const { return pid_; }
   [[nodiscard]] int pidfd() const { return pidfd_; }  // becomes readable when the child exits

@@ -216,7 +216,7 @@ void require_same(const std::string& directory, const Files& files, pid_t pid) {
 // --- starting
 
 // redis.conf knows C escapes within double quotes.
-std::string quoted(std::string_view path) {
+std::string quoted_word(std::string_view path) {
   std::string out = "\"";
   for (const char c : path) {
     if (c == '"' || c == '\\' || static_cast<unsigned char>(c) < 0x20) {
@@ -242,7 +242,7 @@ void write_configuration(const std::string& directory, const Files& files) {
       "appendonly yes\n"
       "appendfsync everysec\n"
       "maxmemory-policy noeviction\n",
-      quoted(files.socket), quoted(directory), quoted(files.pid), quoted(files.log));
+      quoted_word(files.socket), quoted_word(directory), quoted_word(files.pid), quoted_word(files.log));
   const Descriptor file(
       open(files.configuration.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600));
   if (file.get() < 0) {

@@ -197,8 +197,8 @@ asio::awaitable<void> LogReader::unblock(std::uint64_t call) {
       redis::Request request;
       request.command("CLIENT", "UNBLOCK", client_.client_id()).keep_errors();
       const redis::Replies replies = co_await control_.call(std::move(request));
-      // 0: it was not blocked at that moment, and may be by now.
-      if (call_ == call && (replies[0].is_error() || replies[0].integer() == 0)) {
+      // It may not have been blocked at that moment, and be so by now.
+      if (call_ == call) {
         co_await unblocked_.wait_until(Clock::now() + Milliseconds(replies[0].is_error() ? 200 : 2));
       }
     }

@@ -95,6 +95,9 @@ struct Replay::Impl {
         asked.push_back(&source);
       }
     }
+    if (asked.empty()) {
+      return;
+    }
     const redis::Replies replies = session.call(std::move(request));
     for (std::size_t i = 0; i < asked.size(); ++i) {
       take(*asked[i], replies[i]);
@@ -169,8 +172,6 @@ struct Replay::Impl {
     } else if (source.has_entry()) {
       ready.push_back(&source);
       std::push_heap(ready.begin(), ready.end(), comes_later);
-    } else if (source.drained) {
-      require_end(source);
     } else {
       waiting.push_back(&source);
     }

@@ -61,7 +61,7 @@ std::string format_duration(Milliseconds duration) {
   }
   const auto seconds = ms / 1000;
   if (ms < 1000) {
-    return fmt::format("{}ms", ms);
+    return ms == 0 ? "0s" : fmt::format("{}ms", ms);
   }
   if (seconds < 60) {
     return fmt::format("{}.{}s", seconds, ms % 1000 / 100);

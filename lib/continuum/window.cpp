@@ -80,34 +80,44 @@ void Window::add(DecodedEntry entry) {
 }
 
 void Window::admit(Budget& budget) {
-  while (admitting_ < entries_.size() && !budget.spent()) {
+  while (admitting_ < entries_.size()) {
     const DecodedEntry& entry = entries_[admitting_];
     while (next_ < entry.next()) {
       // An event that is left out needs its slot too: the prefix may not reach it yet.
-      if (next_ - finished_.offset >= events_max || budget.spent()) {
-        advance();
-        if (next_ - finished_.offset >= events_max || budget.spent()) {
-          return;
-        }
-        break;  // entries may have gone: look at them afresh
+      if (next_ - finished_.offset >= events_max) {
+        break;
       }
       const char* const begin = entry.lines.data() + line_at_;
       const auto* const newline =
           static_cast<const char*>(std::memchr(begin, '\n', entry.lines.size() - line_at_));
       check(newline != nullptr, "a decoded entry has as many lines as events");
       const std::string_view line(begin, static_cast<std::size_t>(newline - begin));
+      if (!admit_line(line, budget)) {
+        advance();
+        return;
+      }
       line_at_ += line.size() + 1;
-      admit_line(line, budget);
     }
-    if (admitting_ < entries_.size() && next_ == entries_[admitting_].next()) {
+    const bool whole = next_ == entry.next();
+    if (whole) {
       ++admitting_;
       line_at_ = 0;
     }
+    const Offset before = finished_.offset;
+    advance();  // may make room: left-out events at the front are done already
+    if (!whole && finished_.offset == before) {
+      return;
+    }
   }
-  advance();
 }
 
-void Window::admit_line(std::string_view line, Budget& budget) {
+// False when there is no budget for it.
+bool Window::admit_line(std::string_view line, Budget& budget) {
+  const Attributes attributes = attributes_of(line);
+  const bool taken = filter_.takes_all() || filter_.takes(attributes.type);
+  if (taken && !budget.take()) {
+    return false;
+  }
   const std::uint32_t at = index(next_);
   Slot& slot = slots_[at];
   slot.line = line;
@@ -115,12 +125,10 @@ void Window::admit_line(std::string_view line, Budget& budget) {
   slot.next_of_key = none;
   slot.attempts_used = 0;
   ++next_;
-  const Attributes attributes = attributes_of(line);
-  if (!filter_.takes_all() && !filter_.takes(attributes.type)) {
+  if (!taken) {
     slot.state = State::done;
-    return;
+    return true;
   }
-  budget.take();
   ++open_;
   const std::string_view key = key_of(attributes, scratch_);
   slot.key = XXH3_64bits(key.data(), key.size());
@@ -132,6 +140,7 @@ void Window::admit_line(std::string_view line, Budget& budget) {
     slot.state = State::waiting;
   }
   tail = at;
+  return true;
 }
 
 void Window::make_ready(std::uint32_t slot) {
@@ -229,11 +238,6 @@ void Window::advance() {
       --admitting_;
     }
   }
-}
-
-void Window::pass(EntryId id) {
-  check(entries_.empty(), "an entry without events is passed when all before it are done");
-  finished_.entry = id;
 }
 
 }  // namespace continuum

@@ -9,6 +9,7 @@
 #include "continuum/lease.hpp"
 #include "continuum/types.hpp"
 
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -43,20 +44,28 @@ struct DecodedEntry {
   [[nodiscard]] Offset next() const { return first + events; }
 };
 
-// How many events may still be taken on, over all partitions of a worker.
+// How many events may still be taken on, over all partitions of a worker. For several threads.
 class Budget {
  public:
-  Budget() = default;
-  explicit Budget(std::uint64_t events) : left_(events), limited_(true) {}
+  explicit Budget(std::optional<std::uint64_t> events) : limited_(events.has_value()), left_(events.value_or(0)) {}
 
   [[nodiscard]] bool limited() const { return limited_; }
-  [[nodiscard]] bool spent() const { return limited_ && left_ == 0; }
-  void take() { left_ -= limited_ ? 1 : 0; }
-  void give_back(std::uint64_t events) { left_ += limited_ ? events : 0; }
+  [[nodiscard]] bool spent() const { return limited_ && left_.load(std::memory_order_relaxed) == 0; }
+  // False when there is none left.
+  [[nodiscard]] bool take() {
+    if (!limited_) {
+      return true;
+    }
+    std::uint64_t left = left_.load(std::memory_order_relaxed);
+    while (left > 0 && !left_.compare_exchange_weak(left, left - 1, std::memory_order_relaxed)) {
+    }
+    return left > 0;
+  }
+  void give_back(std::uint64_t events) { left_.fetch_add(limited_ ? events : 0, std::memory_order_relaxed); }
 
  private:
-  std::uint64_t left_ = 0;
-  bool limited_ = false;
+  const bool limited_;
+  std::atomic<std::uint64_t> left_;
 };
 
 class Window {
@@ -103,8 +112,6 @@ class Window {
 
   // The longest finished prefix.
   [[nodiscard]] const Cursor& finished() const { return finished_; }
-  // Moves past an entry without events. The window must be empty.
-  void pass(EntryId id);
 
  private:
   enum class State : std::uint8_t { unused, waiting, ready, in_flight, backing_off, done };
@@ -138,7 +145,7 @@ class Window {
     return static_cast<std::uint32_t>(offset.value & (events_max - 1));
   }
   [[nodiscard]] Slot& flying(Offset offset);
-  void admit_line(std::string_view line, Budget& budget);
+  [[nodiscard]] bool admit_line(std::string_view line, Budget& budget);
   void make_ready(std::uint32_t slot);
   void advance();
 

@@ -7,14 +7,14 @@
 #include "continuum/ring.hpp"
 #include "continuum/topic.hpp"
 
-#include <initializer_list>
 #include <string>
 #include <string_view>
 #include <vector>
 
 namespace test {
 
-inline std::string event_line(std::string_view id, std::string_view key, std::string_view type = "post.created") {
+inline std::string event_line(std::string_view id, std::string_view key,
+                              std::string_view type = "post.created") {
   return fmt::format(
       R"({{"specversion":"1.0","id":"{}","source":"/t","type":"{}","time":"2024-05-01T12:00:00.000Z","partitionkey":"{}","data":{{"n":"{}"}}}})",
       id, type, key, id);
@@ -24,15 +24,8 @@ inline std::string event_line(std::string_view id, std::string_view key, std::st
 class LogData {
  public:
   LogData(continuum::redis::Session& session, std::uint32_t partitions) : session_(session) {
-    topic_.name = "t";
-    topic_.log_id = "log-1";
-    topic_.active = continuum::Generation(1);
-    topic_.rings.emplace(topic_.active, continuum::RingDescription::uniform(partitions));
-    for (std::uint32_t p = 0; p < partitions; ++p) {
-      seal(p, 1, "new");
-    }
-    session_.call(std::move(continuum::redis::Request().command(
-        "HSET", continuum::topic_key("t"), "id", topic_.log_id, "active", 1, "gen:1", topic_.ring().text())));
+    continuum::create_topic(session, "t", continuum::RingDescription::uniform(partitions), {});
+    topic_ = continuum::load_topic(session, "t");
   }
 
   [[nodiscard]] const continuum::Topic& topic() const { return topic_; }
@@ -45,8 +38,8 @@ class LogData {
   }
 
   void seal(std::uint32_t partition, std::uint32_t generation, std::string_view age) {
-    call(std::move(continuum::redis::Request().run(continuum::redis::Script::seal, {meta(partition), log(partition)},
-                                                   topic_.log_id, generation, age)));
+    call(std::move(continuum::redis::Request().run(
+        continuum::redis::Script::seal, {meta(partition), log(partition)}, topic_.log_id, generation, age)));
   }
 
   // Appends one entry; returns its id.
@@ -58,10 +51,12 @@ class LogData {
     }
     const auto count = static_cast<std::uint32_t>(events.size());
     const auto encoded = encoder_.encode(lines, count, frames);
-    const std::string key = continuum::producer_key("t", continuum::Partition(partition), std::to_string(++producers_));
+    const std::string key =
+        continuum::producer_key("t", continuum::Partition(partition), std::to_string(++producers_));
     const auto replies = call(std::move(continuum::redis::Request().run(
-        continuum::redis::Script::append, {log(partition), meta(partition), key}, topic_.log_id, generation, "unnamed",
-        0, 0, count, "0", count, encoded.encoding == continuum::Encoding::zstd ? "z" : "e", encoded.bytes, "")));
+        continuum::redis::Script::append, {log(partition), meta(partition), key}, topic_.log_id, generation,
+        "unnamed", 0, 0, count, "0", count, encoded.encoding == continuum::Encoding::zstd ? "z" : "e",
+        encoded.bytes, "")));
     return std::string(replies[0][2].text());
   }
 
@@ -71,7 +66,9 @@ class LogData {
   }
 
  private:
-  continuum::redis::Replies call(continuum::redis::Request request) { return session_.call(std::move(request)); }
+  continuum::redis::Replies call(continuum::redis::Request request) {
+    return session_.call(std::move(request));
+  }
 
   continuum::redis::Session& session_;
   continuum::Topic topic_;

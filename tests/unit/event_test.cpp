@@ -479,23 +479,30 @@ TEST_SUITE("event: CloudEvents input") {
 
 TEST_SUITE("event: reading") {
   TEST_CASE("attributes are found in our order, in any other, and behind the data") {
-    const std::string ours =
-        R"({"specversion":"1.0","id":"a\"b","source":"/s","type":"t","time":"T","partitionkey":"k\\","x":1,"y":"z\"","data":)";
-    for (const std::string data :
-         {R"({"a":"}","b":[1,{"c":2},{"d":3}],"e":{"f":{}}})", R"([1,[2],"]"])", "12", "\"a,\\\"}\"", "\"\"",
-          "null", "{}", "[]", R"({"a":{"b":1},"c":2})"}) {
-      CAPTURE(data);
-      for (const std::string end :
-           {"}", " }", R"(,"subject":"x"})", R"( , "subject" : {"a":1}})", R"(,"subject":[1,2]})"}) {
-        const std::string line = ours + data + end;
-        CAPTURE(end);
-        const Attributes attributes = attributes_of(line);
-        CHECK(attributes.id == R"("a\"b")");
-        CHECK(attributes.source == R"("/s")");
-        CHECK(attributes.type == R"("t")");
-        CHECK(attributes.time == R"("T")");
-        CHECK(attributes.partitionkey == R"("k\\")");
-        CHECK(attributes.data == data);
+    struct Text {
+      std::string id;
+      std::string key;
+    };
+    // Without and with what the fast way does not read.
+    for (const Text& text :
+         {Text{R"("a")", R"("k")"}, Text{R"("a\"b")", R"("k")"}, Text{R"("a")", R"("k\\")"}}) {
+      for (const std::string data :
+           {R"({"a":"}","b":[1,{"c":2},{"d":3}],"e":{"f":{}}})", R"({"a":1})", R"([1,[2],"]"])", "[1]", "12",
+            "\"a,\\\"}\"", "\"a\"", "\"\"", "null", "{}", "[]", R"({"a":{"b":1},"c":2})"}) {
+        for (const std::string end : {"}", " }", R"(,"subject":"x"})", R"( , "subject" : {"a":1}})",
+                                      R"( ,"subject":[1,2]})", R"(,"n":1})"}) {
+          const std::string line = R"({"specversion":"1.0","id":)" + text.id +
+                                   R"(,"source":"/s","type":"t","time":"T","partitionkey":)" + text.key +
+                                   R"(,"x":1,"y":"z","data":)" + data + end;
+          CAPTURE(line);
+          const Attributes attributes = attributes_of(line);
+          CHECK(attributes.id == text.id);
+          CHECK(attributes.source == R"("/s")");
+          CHECK(attributes.type == R"("t")");
+          CHECK(attributes.time == R"("T")");
+          CHECK(attributes.partitionkey == text.key);
+          CHECK(attributes.data == data);
+        }
       }
     }
     const std::string other = R"( {"data" : {"id":"no"} ,"t\u0079pe":"t","partitionkey":17,"id":"i" } )";
@@ -507,7 +514,9 @@ TEST_SUITE("event: reading") {
     CHECK(attributes.source.empty());
     CHECK(attributes.time.empty());
     CHECK(attributes_of("{}").data.empty());
-    CHECK(attributes_of(ours.substr(0, ours.size() - 8) + "}").data.empty());
+    CHECK(attributes_of(
+              R"({"specversion":"1.0","id":"a","source":"/s","type":"t","time":"T","partitionkey":"k"})")
+              .data.empty());
   }
 
   TEST_CASE("a line that is not an object is loss") {

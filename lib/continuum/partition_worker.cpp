@@ -1,0 +1,622 @@
+#include "continuum/partition_worker.hpp"
+
+#include "continuum/error.hpp"
+#include "continuum/names.hpp"
+#include "continuum/ring.hpp"
+
+#include <asio/co_spawn.hpp>
+#include <asio/detached.hpp>
+
+#include <algorithm>
+
+namespace continuum {
+
+namespace {
+
+constexpr Milliseconds commit_every{50};
+constexpr std::uint64_t commit_events = 10'000;
+constexpr Milliseconds barrier_poll{100};
+constexpr std::uint32_t stuck_renewals_max = 2;
+
+// What our clock and the server's may disagree on, and what stopping handlers takes.
+Milliseconds margin_of(Milliseconds ttl) {
+  return std::min(ttl / 10, Milliseconds(500));
+}
+
+Milliseconds poll_interval(Milliseconds ttl) {
+  return std::clamp(ttl / 20, Milliseconds(20), Milliseconds(250));
+}
+
+bool same(const Cursor& a, const Cursor& b) {
+  return a.offset == b.offset && a.entry == b.entry;
+}
+
+}  // namespace
+
+PartitionWorker::PartitionWorker(Shift& shift, LogReader& reader, Partition partition)
+    : shift_(shift),
+      place_(shift.place),
+      reader_(reader),
+      wake_(shift.place.executor),
+      group_key_(group_key(place_.topic.name, partition, place_.options.group)),
+      log_key_(log_key(place_.topic.name, partition)),
+      meta_key_(meta_key(place_.topic.name, partition)),
+      where_(place(place_.topic.name, partition)) {
+  tenure_.partition = partition;
+}
+
+asio::awaitable<void> PartitionWorker::run() {
+  while (shift_.stopping == Stopping::no && !finishing_) {
+    if (const auto acquired = co_await acquire()) {
+      co_await hold(*acquired);
+    }
+  }
+}
+
+// --- the lease
+
+// nullopt: stopping, or there is nothing left to do.
+asio::awaitable<std::optional<Acquired>> PartitionWorker::acquire() {
+  std::optional<Held> seen;
+  BootClock::time_point seen_since;
+  while (shift_.stopping == Stopping::no) {
+    if (place_.budget.spent()) {
+      finishing_ = true;
+      break;
+    }
+    const bool stood_still = seen && BootClock::now() - seen_since >= seen->ttl;
+    redis::Request request;
+    request_acquire(request, group_key_, shift_.me, stood_still ? seen : std::nullopt);
+    const auto sent = BootClock::now();
+    const redis::Replies replies = co_await shift_.control.call(std::move(request));
+    const auto answer = parse_acquire(replies[0]);
+    if (const auto* acquired = std::get_if<Acquired>(&answer)) {
+      tenure_.fence = acquired->fence;
+      tenure_.passed = acquired->passed;
+      extend(sent);
+      if (std::exchange(told_held_, false)) {
+        place_.say(fmt::format("{}: took over for group {}", where_, place_.options.group));
+      }
+      co_return *acquired;
+    }
+    if (std::holds_alternative<NotRegistered>(answer)) {
+      fail_refused(Kept::not_registered);
+    }
+    const Held& held = std::get<Held>(answer);
+    if (!seen || held.fence != seen->fence || held.beat != seen->beat) {
+      seen = held;
+      seen_since = BootClock::now();
+    }
+    tell_held(held);
+    co_await wake_.wait(Clock::now() + poll_interval(held.ttl));
+  }
+  co_return std::nullopt;
+}
+
+void PartitionWorker::tell_held(const Held& held) {
+  const std::string holder = printable(held.who.empty() ? held.owner : held.who);
+  if (place_.options.standby == Standby::refuse) {
+    fail(ErrorKind::fenced,
+         "{}: {} works it for group {}. Without --no-wait this worker stands by and takes over when that one is "
+         "silent for {} ms",
+         where_, holder, place_.options.group, held.ttl.count());
+  }
+  if (!std::exchange(told_held_, true)) {
+    place_.say(fmt::format("{}: {} works it for group {}; standing by", where_, holder, place_.options.group));
+  }
+}
+
+void PartitionWorker::extend(BootClock::time_point sent) {
+  tenure_.until = sent + shift_.me.ttl - margin_of(shift_.me.ttl);
+}
+
+asio::awaitable<void> PartitionWorker::hold(const Acquired& acquired) {
+  number_ = acquired.number;
+  committed_ = acquired.cursor;
+  committed_at_ = Clock::now();
+  expected_ = acquired.cursor.offset;
+  first_entry_ = true;
+  lost_.reset();
+  gap_.reset();
+  asked_at_.reset();
+  stuck_renewals_ = 0;
+  suspicious_ = false;
+  told_ = Doing();
+  holding_ = true;
+  std::exception_ptr error;
+  try {
+    if (co_await learn_end()) {
+      co_await reach(acquired.from);
+      if (ours()) {
+        queue_ = reader_.subscribe(tenure_.partition, committed_.entry, wake_);
+        make_sink(committed_);
+        co_await work();
+      }
+    }
+  } catch (...) {
+    error = std::current_exception();
+  }
+  reader_.unsubscribe(tenure_.partition);
+  queue_.reset();
+  // Handlers first, whatever happened: after this nothing of ours runs.
+  const bool idle = sink_ && !sink_->running() && ours() && !error;
+  if (sink_) {
+    co_await sink_->end(idle ? Leave::gently : Leave::at_once);
+  }
+  try {
+    co_await leave(error != nullptr);
+  } catch (...) {
+    error = error ? error : std::current_exception();
+  }
+  while (committing_) {
+    co_await wake_.wait();
+  }
+  sink_.reset();
+  holding_ = false;
+  if (error) {
+    std::rethrow_exception(error);
+  }
+}
+
+// Commits what is done and gives the lease back, unless it is not ours any more.
+asio::awaitable<void> PartitionWorker::leave(bool failed) {
+  while (committing_) {
+    co_await wake_.wait();
+  }
+  if (commit_error_) {
+    std::rethrow_exception(std::exchange(commit_error_, nullptr));
+  }
+  if (!ours()) {
+    tell_lost();
+    co_return;
+  }
+  if (sink_ && !same(sink_->finished(), committed_) && !co_await commit_now(sink_->finished())) {
+    tell_lost();
+    co_return;
+  }
+  redis::Request request;
+  if (failed || !halted_) {
+    request_release(request, group_key_, tenure_.fence);
+  } else {
+    // The state that is left behind says why nobody goes on.
+    request_renew(request, group_key_, meta_key_, tenure_.fence, place_.topic.log_id, sink_->doing());
+    request_release(request, group_key_, tenure_.fence);
+  }
+  co_await shift_.control.call(std::move(request));
+}
+
+void PartitionWorker::tell_lost() {
+  const Kept why = lost_.value_or(Kept::ok);
+  if (why == Kept::not_registered || why == Kept::no_log) {
+    fail_refused(why);
+  }
+  const bool fenced = why == Kept::fenced;
+  const std::string what =
+      fenced ? fmt::format("{}: another worker has taken over for group {}; handlers are stopped and nothing more is "
+                           "committed",
+                           where_, place_.options.group)
+      : why == Kept::conflict
+          ? fmt::format("{}: the state of group {} was changed under us; starting again from it", where_,
+                        place_.options.group)
+          : fmt::format("{}: the lease of group {} ran out before it could be renewed; handlers are stopped", where_,
+                        place_.options.group);
+  if (fenced && (place_.options.standby == Standby::refuse || place_.options.ending == Ending::drained)) {
+    throw Error(ErrorKind::fenced, what);
+  }
+  place_.say(what);
+}
+
+std::optional<Fence> PartitionWorker::add_renewal(redis::Request& request) {
+  if (!holding_ || !ours()) {
+    return std::nullopt;
+  }
+  Doing doing = sink_ ? sink_->doing() : Doing();
+  if (!sink_) {
+    doing.at = committed_.offset;
+  }
+  request_renew(request, group_key_, meta_key_, tenure_.fence, place_.topic.log_id, doing);
+  told_ = std::move(doing);
+  asked_at_ = expected_;
+  return tenure_.fence;
+}
+
+void PartitionWorker::renewed(Fence fence, BootClock::time_point sent, const Renewed& renewed) {
+  if (!holding_ || fence != tenure_.fence) {
+    return;
+  }
+  if (renewed.kept != Kept::ok) {
+    lost_ = renewed.kept;
+    wake_.notify();
+    return;
+  }
+  extend(sent);
+  log_end_ = renewed.next;
+  if (!queue_ || !asked_at_) {
+    return;
+  }
+  const bool idle = queue_->empty() && expected_ == *asked_at_;
+  stuck_renewals_ = idle && log_end_ > expected_ ? stuck_renewals_ + 1 : 0;
+  if (log_end_ < *asked_at_ || stuck_renewals_ > stuck_renewals_max) {
+    stuck_renewals_ = 0;
+    suspicious_ = true;
+    wake_.notify();
+  }
+}
+
+// The first renewal, which also says where the log ends. False when the lease is lost already.
+asio::awaitable<bool> PartitionWorker::learn_end() {
+  redis::Request request;
+  const auto fence = add_renewal(request);
+  if (!fence) {
+    co_return false;
+  }
+  const auto sent = BootClock::now();
+  const redis::Replies replies = co_await shift_.control.call(std::move(request));
+  const Renewed answer = parse_renew(replies[0]);
+  renewed(*fence, sent, answer);
+  if (answer.kept == Kept::ok && !end_) {
+    end_ = answer.next;
+  }
+  if (answer.kept == Kept::ok && answer.next < expected_) {
+    fail_lost_events(answer.next, expected_);
+  }
+  co_return ours();
+}
+
+// --- events
+
+void PartitionWorker::make_sink(const Cursor& start) {
+  if (place_.options.command.empty()) {
+    sink_ = make_printer(place_, tenure_, start, wake_);
+  } else if (place_.options.mode == HandlerMode::exec) {
+    sink_ = make_exec_sink(place_, tenure_, start, wake_);
+  } else {
+    sink_ = make_stream_sink(place_, tenure_, start, wake_);
+  }
+}
+
+asio::awaitable<void> PartitionWorker::work() {
+  for (;;) {
+    // Before anything else: the process may have been stopped for longer than the lease.
+    if (!ours() || shift_.stopping == Stopping::now) {
+      co_return;
+    }
+    if (commit_error_) {
+      std::rethrow_exception(std::exchange(commit_error_, nullptr));
+    }
+    sink_->pump();
+    while (feed()) {
+      sink_->pump();
+    }
+    if (gap_) {
+      if (co_await still_ours()) {
+        fail_lost_events(expected_, *gap_);
+      }
+      co_return;
+    }
+    if (std::exchange(suspicious_, false)) {
+      co_await examine_log();
+    }
+    if (!ours()) {
+      co_return;
+    }
+    tell_state();
+    if (commit_due(Clock::now())) {
+      start_commit(sink_->finished());
+    }
+    if (ended()) {
+      co_return;
+    }
+    if (sink_->halted() && !sink_->running() && all_committed()) {
+      co_await stand_halted();
+      co_return;
+    }
+    const FetchedEntry* const front = queue_->front();
+    if (front != nullptr && front->entry.barrier && !finishing_ && sink_->empty() && all_committed()) {
+      co_await cross_barrier();
+      continue;
+    }
+    co_await wake_.wait(next_time());
+  }
+}
+
+// Gives the sink what it has room for. False when that was nothing.
+bool PartitionWorker::feed() {
+  bool gave = false;
+  while (!gap_ && sink_->wants_entry()) {
+    const FetchedEntry* const front = queue_->front();
+    if (front == nullptr || front->entry.barrier) {
+      break;
+    }
+    const Entry& entry = front->entry;
+    if (place_.options.ending == Ending::drained && entry.first >= *end_) {
+      break;
+    }
+    const bool follows =
+        first_entry_ ? entry.first <= expected_ && entry.next() > expected_ : entry.first == expected_;
+    if (!follows) {
+      gap_ = entry.first;
+      break;
+    }
+    first_entry_ = false;
+    expected_ = entry.next();
+    sink_->give(queue_->take());
+    gave = true;
+  }
+  return gave;
+}
+
+// True when the story of this tenure is over and all of it is committed.
+bool PartitionWorker::ended() {
+  const bool drained = place_.options.ending == Ending::drained && sink_->finished().offset >= *end_;
+  const bool spent = place_.budget.spent() && sink_->settled();
+  if (shift_.stopping == Stopping::drain || drained || spent) {
+    sink_->finish();
+    finishing_ = true;
+  }
+  return finishing_ && !sink_->running() && all_committed();
+}
+
+// A change for the worse is told at once; what is told regularly is always fresh enough otherwise.
+void PartitionWorker::tell_state() {
+  const Doing doing = sink_->doing();
+  if (doing.state != told_.state || doing.error != told_.error) {
+    told_.state = doing.state;
+    told_.error = doing.error;
+    shift_.renew_soon();
+  }
+}
+
+Clock::time_point PartitionWorker::next_time() const {
+  const auto lease_left = tenure_.until - BootClock::now();
+  auto next = Clock::now() + std::chrono::duration_cast<Clock::duration>(lease_left);
+  if (!committing_ && !same(sink_->finished(), committed_)) {
+    next = std::min(next, committed_at_ + std::chrono::duration_cast<Clock::duration>(commit_every));
+  }
+  return std::min(next, sink_->next_time().value_or(next));
+}
+
+asio::awaitable<void> PartitionWorker::stand_halted() {
+  halted_ = true;
+  co_await sink_->end(Leave::gently);
+  shift_.renew_soon();
+  shift_.on_ended();
+  // Kept, so that no other worker runs into the same event.
+  while (ours() && shift_.stopping == Stopping::no) {
+    co_await wake_.wait(next_time());
+  }
+  halted_ = ours();
+}
+
+// --- commits
+
+bool PartitionWorker::all_committed() const {
+  return !committing_ && same(sink_->finished(), committed_);
+}
+
+bool PartitionWorker::commit_due(Clock::time_point now) const {
+  const Cursor finished = sink_->finished();
+  if (committing_ || same(finished, committed_)) {
+    return false;
+  }
+  const bool nothing_waits = sink_->empty() && queue_->empty();
+  const bool ending = (finishing_ || sink_->halted()) && !sink_->running();
+  return nothing_waits || ending || now - committed_at_ >= commit_every ||
+         finished.offset - committed_.offset >= commit_events;
+}
+
+void PartitionWorker::start_commit(const Cursor& cursor) {
+  committing_ = true;
+  asio::co_spawn(place_.executor, commit(cursor, tenure_.passed), asio::detached);
+}
+
+// Never throws. hold() waits for its end.
+asio::awaitable<void> PartitionWorker::commit(Cursor cursor, Generation passed) {
+  committed_at_ = Clock::now();
+  const auto sent = BootClock::now();
+  redis::Request request;
+  request_commit(request, group_key_, log_key_, tenure_.fence, number_ + 1, cursor, passed, place_.options.group);
+  try {
+    const redis::Replies replies = co_await shift_.control.call(std::move(request));
+    const Kept kept = parse_commit(replies[0]);
+    if (kept == Kept::ok) {
+      ++number_;
+      committed_ = cursor;
+      extend(sent);
+    } else {
+      lost_ = kept;
+    }
+  } catch (...) {
+    commit_error_ = std::current_exception();
+  }
+  committing_ = false;
+  wake_.notify();
+}
+
+asio::awaitable<bool> PartitionWorker::commit_now(Cursor cursor) {
+  committing_ = true;
+  co_await commit(cursor, tenure_.passed);
+  if (commit_error_) {
+    std::rethrow_exception(std::exchange(commit_error_, nullptr));
+  }
+  co_return !lost_;
+}
+
+// --- barriers
+
+// All before the barrier at the front is committed.
+asio::awaitable<void> PartitionWorker::cross_barrier() {
+  const Entry entry = queue_->front()->entry;
+  if (entry.first != expected_) {
+    gap_ = entry.first;
+    co_return;
+  }
+  if (*entry.barrier > tenure_.passed) {
+    while (!co_await ready_for(*entry.barrier)) {
+      if (!co_await pause()) {
+        co_return;
+      }
+    }
+  }
+  // A new sink: handlers are told the generation.
+  co_await sink_->end(Leave::gently);
+  tenure_.passed = std::max(tenure_.passed, *entry.barrier);
+  if (co_await commit_now({expected_, entry.id})) {
+    queue_->take();
+    make_sink(committed_);
+  }
+}
+
+// Catches up with the generations before the cursor, whose barriers are not read any more.
+asio::awaitable<void> PartitionWorker::reach(Generation generation) {
+  if (generation <= tenure_.passed) {
+    co_return;
+  }
+  for (Generation next = tenure_.passed + 1; next <= generation; ++next) {
+    while (!co_await ready_for(next)) {
+      if (!co_await pause()) {
+        co_return;
+      }
+    }
+  }
+  if (ours()) {
+    tenure_.passed = generation;
+    co_await commit_now(committed_);
+  }
+}
+
+namespace {
+
+// The partitions that had keys before which are `to`'s now.
+std::vector<Partition> donors_of(const RingDescription& before, const RingDescription& after, Partition to) {
+  const std::vector<RingPoint> old_points = Ring(before).points();
+  const std::vector<RingPoint> new_points = Ring(after).points();
+  const RingPoints old_ring(old_points);
+  const RingPoints new_ring(new_points);
+  std::vector<Partition> donors;
+  // Between two neighbouring points of both rings together no owner changes.
+  for (const auto* points : {&old_points, &new_points}) {
+    for (const RingPoint& point : *points) {
+      const Partition had = old_ring.at_or_after(point.hash).partition;
+      if (had != to && new_ring.at_or_after(point.hash).partition == to) {
+        donors.push_back(had);
+      }
+    }
+  }
+  std::sort(donors.begin(), donors.end());
+  donors.erase(std::unique(donors.begin(), donors.end()), donors.end());
+  return donors;
+}
+
+}  // namespace
+
+// Whether nothing that `generation` moved here from another partition is still being handled there.
+asio::awaitable<bool> PartitionWorker::ready_for(Generation generation) {
+  if (generation == Generation(1)) {
+    co_return true;  // the creation of the topic: nothing was anywhere before
+  }
+  redis::Request request;
+  request_topic(request, place_.topic.name);
+  const redis::Replies topic_replies = co_await shift_.control.call(std::move(request));
+  const auto topic = parse_topic(place_.topic.name, topic_replies[0]);
+  if (!topic) {
+    fail_refused(Kept::no_log);
+  }
+  if (topic->active < generation) {
+    co_return false;
+  }
+  const auto before = topic->rings.find(Generation(generation.value - 1));
+  const auto after = topic->rings.find(generation);
+  if (before == topic->rings.end() || after == topic->rings.end()) {
+    fail(ErrorKind::loss, "{}: the topic does not describe generation {} of its ring, which its log speaks of", where_,
+         generation);
+  }
+  const auto donors = donors_of(before->second, after->second, tenure_.partition);
+  if (donors.empty()) {
+    co_return true;
+  }
+  redis::Request passed;
+  for (const Partition donor : donors) {
+    passed.command("HGET", group_key(place_.topic.name, donor, place_.options.group), "passed");
+  }
+  const redis::Replies answers = co_await shift_.control.call(std::move(passed));
+  for (std::size_t i = 0; i < donors.size(); ++i) {
+    if (answers[i].is_nil() || answers[i].number() < generation.value) {
+      co_return false;
+    }
+  }
+  co_return true;
+}
+
+asio::awaitable<bool> PartitionWorker::pause() {
+  if (ours() && shift_.stopping == Stopping::no) {
+    co_await wake_.wait(Clock::now() + barrier_poll);
+  }
+  co_return ours() && shift_.stopping == Stopping::no;
+}
+
+// --- loss
+
+// Reads the group's state again: one who was fenced while it slept may find its cursor trimmed, and that is no
+// loss.
+asio::awaitable<bool> PartitionWorker::still_ours() {
+  redis::Request request;
+  request.command("HGETALL", group_key_);
+  const redis::Replies replies = co_await shift_.control.call(std::move(request));
+  const auto state = parse_group(replies[0]);
+  if (!state) {
+    fail_refused(Kept::not_registered);
+  }
+  if (state->fence != tenure_.fence || state->owner != shift_.me.owner) {
+    lost_ = Kept::fenced;
+    co_return false;
+  }
+  co_return true;
+}
+
+// The log says that it ends elsewhere than where reading stands. Is that so?
+asio::awaitable<void> PartitionWorker::examine_log() {
+  redis::Request request;
+  request.command("HGET", meta_key_, "next");
+  request.command("XRANGE", log_key_, "(" + queue_->position().text(), "+", "COUNT", 1);
+  const redis::Replies replies = co_await shift_.control.call(std::move(request));
+  if (replies[0].is_nil()) {
+    fail_refused(Kept::no_log);
+  }
+  const Offset next(replies[0].number());
+  const Offset read = std::max(expected_, queue_->read_up_to().value_or(expected_));
+  const bool nothing_follows = replies[1].size() == 0;
+  if ((next >= read && !(next > read && nothing_follows)) || !co_await still_ours()) {
+    co_return;
+  }
+  // Read again after the server was asked, what came meanwhile is no loss.
+  if (next > read && queue_->read_up_to().value_or(expected_) > read) {
+    co_return;
+  }
+  fail_lost_events(std::min(next, read), std::max(next, read));
+}
+
+void PartitionWorker::fail_lost_events(Offset from, Offset until) const {
+  if (until < from) {
+    std::swap(from, until);
+  }
+  fail(ErrorKind::loss,
+       "{}: the log and group {} disagree about offsets {} to {}: these events are gone from the log (a failover, a "
+       "restart without a synced append-only file, or a trim by hand). Nothing was skipped; see docs/operations.md",
+       where_, place_.options.group, from, until.value == 0 ? 0 : until.value - 1);
+}
+
+void PartitionWorker::fail_refused(Kept kept) const {
+  if (kept == Kept::not_registered) {
+    fail(ErrorKind::loss,
+         "{}: the state of group {} is gone, and with it what was handled: was the server flushed, or restored from an "
+         "older copy?",
+         where_, place_.options.group);
+  }
+  fail(ErrorKind::loss,
+       "{}: the log that group {} was reading is gone, or is another one: was the server flushed, or the topic "
+       "dropped?",
+       where_, place_.options.group);
+}
+
+}  // namespace continuum

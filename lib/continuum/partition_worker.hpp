@@ -1,0 +1,124 @@
+// The story of one partition in a worker: take the lease, read on from the cursor, have the events handled,
+// commit, give the lease back. Private to the library: includes Asio.
+#pragma once
+
+#include "continuum/lease.hpp"
+#include "continuum/sink.hpp"
+
+#include <exception>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+
+namespace continuum {
+
+enum class Stopping : std::uint8_t {
+  no,
+  drain,  // what runs is finished
+  now,    // what runs is killed
+};
+
+// What the stories of one worker have in common.
+struct Shift {
+  Workplace& place;
+  redis::Client& control;  // leases and commits
+  LeaseHolder me;
+  Stopping stopping = Stopping::no;
+  std::function<void()> renew_soon;  // somebody's state changed
+  std::function<void()> on_ended;    // a partition halted
+};
+
+class PartitionWorker {
+ public:
+  PartitionWorker(Shift& shift, LogReader& reader, Partition partition);
+
+  // Until there is nothing left to do here, or the shift is stopping. Throws Error.
+  asio::awaitable<void> run();
+  // Looks again at the shift.
+  void notify() { wake_.notify(); }
+  [[nodiscard]] bool halted() const { return halted_; }
+  [[nodiscard]] Partition partition() const { return tenure_.partition; }
+
+  // For one request that renews the leases of all partitions: adds ours and says for which fence, if there is a
+  // lease to renew.
+  std::optional<Fence> add_renewal(redis::Request& request);
+  void renewed(Fence fence, BootClock::time_point sent, const Renewed& renewed);
+
+ private:
+  // --- the lease
+  asio::awaitable<std::optional<Acquired>> acquire();
+  void tell_held(const Held& held);
+  asio::awaitable<void> hold(const Acquired& acquired);
+  [[nodiscard]] bool ours() const { return !lost_ && tenure_.holds(); }
+  void extend(BootClock::time_point sent);
+  void tell_lost();
+  asio::awaitable<void> leave(bool failed);
+  asio::awaitable<bool> learn_end();
+
+  // --- events
+  asio::awaitable<void> work();
+  void make_sink(const Cursor& start);
+  bool feed();
+  [[nodiscard]] bool ended();
+  void tell_state();
+  [[nodiscard]] Clock::time_point next_time() const;
+  asio::awaitable<void> stand_halted();
+
+  // --- commits
+  [[nodiscard]] bool commit_due(Clock::time_point now) const;
+  [[nodiscard]] bool all_committed() const;
+  void start_commit(const Cursor& cursor);
+  asio::awaitable<void> commit(Cursor cursor, Generation passed);
+  asio::awaitable<bool> commit_now(Cursor cursor);  // false: not ours any more
+
+  // --- barriers
+  asio::awaitable<void> cross_barrier();
+  asio::awaitable<void> reach(Generation generation);
+  asio::awaitable<bool> ready_for(Generation generation);
+  asio::awaitable<bool> pause();  // false: stopping or lost
+
+  // --- loss
+  asio::awaitable<bool> still_ours();
+  asio::awaitable<void> examine_log();
+  [[noreturn]] void fail_lost_events(Offset from, Offset until) const;
+  [[noreturn]] void fail_refused(Kept kept) const;
+
+  Shift& shift_;
+  Workplace& place_;
+  LogReader& reader_;
+  Wake wake_;
+  const std::string group_key_;
+  const std::string log_key_;
+  const std::string meta_key_;
+  std::string where_;  // topic and partition, for messages
+
+  Tenure tenure_;
+  bool holding_ = false;
+  std::optional<Kept> lost_;
+  bool told_held_ = false;
+
+  std::shared_ptr<LogQueue> queue_;
+  std::shared_ptr<Sink> sink_;
+  Offset expected_;              // of the next entry; the first one may begin earlier
+  bool first_entry_ = true;
+  std::optional<Offset> gap_;    // where the log goes on instead
+  std::optional<Offset> end_;    // where a drained run ends
+  bool finishing_ = false;
+  bool halted_ = false;
+  Doing told_;                   // what the server knows
+
+  std::uint64_t number_ = 0;
+  Cursor committed_;
+  Clock::time_point committed_at_;
+  bool committing_ = false;
+  std::exception_ptr commit_error_;
+
+  // A log that has more than comes out of it is a log that lost something.
+  std::optional<Offset> asked_at_;  // expected_ when the last renewal was sent
+  Offset log_end_;
+  std::uint32_t stuck_renewals_ = 0;
+  bool suspicious_ = false;
+};
+
+}  // namespace continuum

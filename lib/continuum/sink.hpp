@@ -1,0 +1,123 @@
+// What becomes of the entries of one partition while its lease is held: they are printed, or handled.
+// Private to the library: includes Asio.
+#pragma once
+
+#include "continuum/log_reader.hpp"
+#include "continuum/wake.hpp"
+#include "continuum/window.hpp"
+#include "continuum/worker.hpp"
+
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+
+namespace continuum {
+
+class DecodePool;
+class HandlerCommand;
+class OutputWriter;
+class ProcessGuard;
+
+// Goes on while the process is stopped and while the machine sleeps, as the server's clock does.
+struct BootClock {
+  using duration = std::chrono::nanoseconds;
+  using rep = duration::rep;
+  using period = duration::period;
+  using time_point = std::chrono::time_point<BootClock>;
+  static constexpr bool is_steady = true;
+  static time_point now() noexcept;
+};
+
+// What the partitions of one worker share.
+struct Workplace {
+  asio::any_io_executor executor;
+  const Topic& topic;
+  const WorkOptions& options;
+  DecodePool& pool;
+  OutputWriter* output = nullptr;           // when events are printed
+  ProcessGuard* guard = nullptr;            // when they are handled
+  const HandlerCommand* command = nullptr;  // likewise
+  Budget budget;
+  std::function<void(int error)> on_output_error;
+  std::uint64_t handled = 0;
+
+  void say(const std::string& text) const {
+    if (options.say) {
+      options.say(text);
+    }
+  }
+};
+
+// The time for which a partition is ours.
+struct Tenure {
+  Partition partition;
+  Fence fence;
+  Generation passed;  // with the fence, the token for what handlers write to
+  BootClock::time_point until;
+
+  // To be asked before anything is started, believed or committed: this process may just have been stopped for
+  // minutes.
+  [[nodiscard]] bool holds() const { return BootClock::now() < until; }
+};
+
+enum class Leave : std::uint8_t {
+  gently,   // nothing is running: an idle process may end by itself
+  at_once,  // kills
+};
+
+// Its owner calls it from one coroutine; `wake` is notified whenever something below may have changed.
+class Sink {
+ public:
+  Sink() = default;
+  virtual ~Sink() = default;
+  Sink(const Sink&) = delete;
+  Sink& operator=(const Sink&) = delete;
+
+  [[nodiscard]] virtual bool wants_entry() const = 0;
+  virtual void give(FetchedEntry entry) = 0;
+  // Starts what may start. Throws Error{loss} for an entry that is damaged.
+  virtual void pump() = 0;
+  // When pump() should be called even if nothing happens.
+  [[nodiscard]] virtual std::optional<Clock::time_point> next_time() const = 0;
+  // From here on nothing more is started; what runs goes on to its end.
+  virtual void finish() = 0;
+  [[nodiscard]] virtual bool running() const = 0;
+  // Ends the processes that are left, and waits for them. Verdicts are no longer believed.
+  virtual asio::awaitable<void> end(Leave leave) = 0;
+
+  [[nodiscard]] virtual Cursor finished() const = 0;  // the longest finished prefix
+  [[nodiscard]] virtual bool empty() const = 0;       // everything given is finished
+  [[nodiscard]] virtual bool settled() const = 0;     // everything that budget was taken for is finished
+  [[nodiscard]] virtual Doing doing() const = 0;
+  [[nodiscard]] virtual bool halted() const = 0;
+};
+
+[[nodiscard]] std::shared_ptr<Sink> make_printer(Workplace& place, const Tenure& tenure, const Cursor& start,
+                                                 Wake& wake);
+[[nodiscard]] std::shared_ptr<Sink> make_exec_sink(Workplace& place, const Tenure& tenure, const Cursor& start,
+                                                   Wake& wake);
+[[nodiscard]] std::shared_ptr<Sink> make_stream_sink(Workplace& place, const Tenure& tenure,
+                                                     const Cursor& start, Wake& wake);
+
+// An event's line as people and handlers get it: with where it lies, as its first members.
+class LocatedLine {
+ public:
+  explicit LocatedLine(Partition partition)
+      : begin_(fmt::format("{{\"partition\":{},\"offset\":", partition)) {}
+
+  // Bytes that write() adds at most to those of the line, its newline included.
+  [[nodiscard]] std::size_t added_max() const { return begin_.size() + 24; }
+  // `line` is a JSON object with members. Returns the end of what was written.
+  char* write(char* out, Offset offset, std::string_view line) const;
+  void append(std::string& out, Offset offset, std::string_view line) const;
+
+ private:
+  std::string begin_;
+};
+
+// Decodes on this thread. Throws Error{loss} that names the place.
+void decode_entry(const FetchedEntry& fetched, std::string_view topic, Partition partition, std::string& lines);
+
+}  // namespace continuum

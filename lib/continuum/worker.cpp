@@ -1,0 +1,349 @@
+#include "continuum/worker.hpp"
+
+#include "continuum/decode_pool.hpp"
+#include "continuum/error.hpp"
+#include "continuum/handler.hpp"
+#include "continuum/partition_worker.hpp"
+#include "continuum/printer.hpp"
+
+#include <asio/co_spawn.hpp>
+#include <asio/io_context.hpp>
+#include <asio/posix/stream_descriptor.hpp>
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <csignal>
+#include <cstring>
+#include <memory>
+#include <random>
+#include <thread>
+
+namespace continuum {
+
+namespace {
+
+constexpr Milliseconds leave_within{2'000};           // of giving back what is left when stopped at once
+constexpr Milliseconds reader_retry_for{86'400'000};  // the control connection decides when to give up
+constexpr unsigned decode_threads_max = 4;
+
+// A handler that ends while it is written to would otherwise end us.
+class PipeSignalBlocked {
+ public:
+  PipeSignalBlocked() {
+    ::sigemptyset(&pipe_);
+    ::sigaddset(&pipe_, SIGPIPE);
+    ::pthread_sigmask(SIG_BLOCK, &pipe_, &before_);
+  }
+  ~PipeSignalBlocked() {
+    if (::sigismember(&before_, SIGPIPE) == 0) {
+      const timespec at_once{};
+      while (::sigtimedwait(&pipe_, nullptr, &at_once) > 0) {
+      }
+    }
+    ::pthread_sigmask(SIG_SETMASK, &before_, nullptr);
+  }
+  PipeSignalBlocked(const PipeSignalBlocked&) = delete;
+  PipeSignalBlocked& operator=(const PipeSignalBlocked&) = delete;
+
+ private:
+  sigset_t pipe_;
+  sigset_t before_;
+};
+
+std::string random_owner() {
+  std::random_device random;
+  return fmt::format("{:08x}{:08x}{:08x}{:08x}", random(), random(), random(), random());
+}
+
+class Worker {
+ public:
+  Worker(redis::Session& session, const Topic& topic, const WorkOptions& options);
+
+  WorkSummary run();
+
+ private:
+  asio::awaitable<void> work();
+  asio::awaitable<void> renew_leases();
+  asio::awaitable<void> obey_stops();
+  asio::awaitable<void> limit_time();
+  asio::awaitable<void> hurry();
+  void make_partitions();
+  void stop(Stopping how);
+  void look_for_end();
+  void fail_with(const std::exception_ptr& error);
+  // Runs beside the others; its error stops all.
+  void start(asio::awaitable<void> story);
+
+  asio::io_context& io_;
+  asio::any_io_executor executor_;
+  const WorkOptions& options_;
+  redis::Client& control_;
+  std::unique_ptr<const HandlerCommand> command_;
+  std::unique_ptr<ProcessGuard> guard_;
+  std::optional<OutputWriter> output_;
+  DecodePool pool_;
+  Workplace place_;
+  Shift shift_;
+  std::vector<std::unique_ptr<redis::Client>> read_clients_;
+  std::vector<std::unique_ptr<LogReader>> readers_;
+  std::vector<std::unique_ptr<PartitionWorker>> partitions_;
+
+  std::size_t stories_ = 0;       // that have not ended
+  std::size_t partitions_open_ = 0;
+  bool closing_ = false;          // every partition has ended: the other stories follow
+  Wake ended_;
+  Wake renew_;
+  std::optional<asio::posix::stream_descriptor> stop_requests_;
+  asio::steady_timer time_;
+  asio::steady_timer hurry_;
+  bool hurrying_ = false;
+  bool stopped_at_once_ = false;
+  bool output_closed_ = false;
+  std::exception_ptr error_;
+};
+
+std::unique_ptr<ProcessGuard> make_guard(const WorkOptions& options) {
+  if (options.command.empty()) {
+    return nullptr;
+  }
+  const std::size_t each = options.mode == HandlerMode::exec ? options.concurrency : 1;
+  return std::make_unique<ProcessGuard>(options.partitions.size() * each);
+}
+
+Worker::Worker(redis::Session& session, const Topic& topic, const WorkOptions& options)
+    : io_(redis::io_of(session)),
+      executor_(io_.get_executor()),
+      options_(options),
+      control_(redis::client_of(session)),
+      command_(options.command.empty() ? nullptr
+                                       : std::make_unique<const HandlerCommand>(options.command, options.environment)),
+      // Before the threads: it forks.
+      guard_(make_guard(options)),
+      pool_(std::clamp(std::thread::hardware_concurrency(), 1U, decode_threads_max)),
+      place_{executor_, topic, options, pool_, nullptr, guard_.get(), command_.get(), Budget(options.events_max), {}, 0},
+      shift_{place_, control_, {random_owner(), options.who, options.lease}, Stopping::no, {}, {}},
+      ended_(executor_),
+      renew_(executor_),
+      time_(executor_),
+      hurry_(executor_) {
+  place_.on_output_error = [this](int error) {
+    output_closed_ = error == EPIPE;
+    if (!output_closed_) {
+      fail_with(std::make_exception_ptr(
+          Error(ErrorKind::server, fmt::format("cannot write to stdout: {}", std::strerror(error)))));
+    }
+    stop(Stopping::now);
+  };
+  shift_.renew_soon = [this] { renew_.notify(); };
+  shift_.on_ended = [this] { look_for_end(); };
+}
+
+void Worker::make_partitions() {
+  std::vector<Partition> wanted = options_.partitions;
+  std::sort(wanted.begin(), wanted.end());
+  wanted.erase(std::unique(wanted.begin(), wanted.end()), wanted.end());
+  for (const Partition partition : wanted) {
+    if (partitions_.size() % LogReader::streams_max == 0) {
+      redis::ClientOptions options;
+      options.retry_for = reader_retry_for;
+      read_clients_.push_back(std::make_unique<redis::Client>(executor_, control_.address(), options));
+      readers_.push_back(
+          std::make_unique<LogReader>(executor_, *read_clients_.back(), control_, place_.topic.name));
+    }
+    partitions_.push_back(std::make_unique<PartitionWorker>(shift_, *readers_.back(), partition));
+  }
+}
+
+void Worker::start(asio::awaitable<void> story) {
+  ++stories_;
+  asio::co_spawn(executor_, std::move(story), [this](const std::exception_ptr& error) {
+    --stories_;
+    if (error) {
+      fail_with(error);
+    }
+    ended_.notify();
+  });
+}
+
+void Worker::fail_with(const std::exception_ptr& error) {
+  // Later errors are usually consequences of the first, or of stopping.
+  if (!error_ && !output_closed_) {
+    error_ = error;
+  }
+  stop(Stopping::now);
+}
+
+void Worker::stop(Stopping how) {
+  if (how <= shift_.stopping) {
+    return;
+  }
+  shift_.stopping = how;
+  for (const auto& partition : partitions_) {
+    partition->notify();
+  }
+  if (how == Stopping::now && !std::exchange(hurrying_, true)) {
+    start(hurry());
+  }
+}
+
+// A server that does not answer must not keep a worker that was told to end at once.
+asio::awaitable<void> Worker::hurry() {
+  if (closing_) {
+    co_return;
+  }
+  hurry_.expires_after(leave_within);
+  const auto [error] = co_await hurry_.async_wait(as_result);
+  if (!error && !closing_) {
+    control_.close();
+  }
+}
+
+// When every partition is halted, waiting on does not help.
+void Worker::look_for_end() {
+  const auto halted = static_cast<std::size_t>(
+      std::count_if(partitions_.begin(), partitions_.end(), [](const auto& p) { return p->halted(); }));
+  if (halted >= partitions_open_) {
+    stop(Stopping::drain);
+  }
+}
+
+asio::awaitable<void> Worker::obey_stops() {
+  for (;;) {
+    co_await stop_requests_->async_wait(asio::posix::stream_descriptor::wait_read, as_result);
+    if (closing_) {
+      co_return;
+    }
+    std::array<char, 8> ignored{};
+    if (::read(stop_requests_->native_handle(), ignored.data(), ignored.size()) <= 0) {
+      co_return;
+    }
+    if (shift_.stopping == Stopping::no) {
+      stop(Stopping::drain);
+    } else {
+      stopped_at_once_ = true;
+      stop(Stopping::now);
+    }
+  }
+}
+
+asio::awaitable<void> Worker::limit_time() {
+  if (closing_) {
+    co_return;
+  }
+  time_.expires_after(*options_.time_max);
+  const auto [error] = co_await time_.async_wait(as_result);
+  if (!error) {
+    stop(Stopping::drain);
+  }
+}
+
+// All leases in one request, three times in their time, and at once when a state changed.
+asio::awaitable<void> Worker::renew_leases() {
+  while (!closing_) {
+    co_await renew_.wait(Clock::now() + options_.lease / 3);
+    redis::Request request;
+    std::vector<std::pair<PartitionWorker*, Fence>> asked;
+    for (const auto& partition : partitions_) {
+      if (const auto fence = partition->add_renewal(request)) {
+        asked.emplace_back(partition.get(), *fence);
+      }
+    }
+    if (asked.empty()) {
+      continue;
+    }
+    const auto sent = BootClock::now();
+    const redis::Replies replies = co_await control_.call(std::move(request));
+    for (std::size_t i = 0; i < asked.size(); ++i) {
+      asked[i].first->renewed(asked[i].second, sent, parse_renew(replies[i]));
+    }
+  }
+}
+
+asio::awaitable<void> Worker::work() {
+  for (const auto& reader : readers_) {
+    start(reader->run());
+  }
+  start(renew_leases());
+  if (stop_requests_) {
+    start(obey_stops());
+  }
+  if (options_.time_max) {
+    start(limit_time());
+  }
+  partitions_open_ = partitions_.size();
+  for (const auto& partition : partitions_) {
+    start([](Worker& worker, PartitionWorker& own) -> asio::awaitable<void> {
+      std::exception_ptr error;
+      try {
+        co_await own.run();
+      } catch (...) {
+        error = std::current_exception();
+      }
+      --worker.partitions_open_;
+      if (error) {
+        std::rethrow_exception(error);
+      }
+    }(*this, *partition));
+  }
+  while (partitions_open_ > 0) {
+    co_await ended_.wait();
+    look_for_end();
+  }
+  closing_ = true;
+  for (const auto& reader : readers_) {
+    reader->stop();
+  }
+  renew_.notify();
+  time_.cancel();
+  hurry_.cancel();
+  if (stop_requests_) {
+    stop_requests_->cancel();
+  }
+  while (stories_ > 0) {
+    co_await ended_.wait();
+  }
+}
+
+WorkSummary Worker::run() {
+  const PipeSignalBlocked blocked;
+  if (options_.command.empty()) {
+    output_.emplace(options_.output_fd, executor_);
+    place_.output = &*output_;
+  }
+  if (options_.stop_fd >= 0) {
+    // A duplicate: the caller keeps its own.
+    stop_requests_.emplace(executor_, ::fcntl(options_.stop_fd, F_DUPFD_CLOEXEC, 3));
+  }
+  make_partitions();
+  bool done = false;
+  asio::co_spawn(executor_, work(), [&](const std::exception_ptr&) { done = true; });
+  io_.restart();
+  while (!done) {
+    io_.run_one();
+  }
+  output_.reset();
+  if (error_ && !stopped_at_once_) {
+    std::rethrow_exception(error_);
+  }
+  WorkSummary summary;
+  summary.handled = place_.handled;
+  for (const auto& partition : partitions_) {
+    if (partition->halted()) {
+      summary.halted.push_back(partition->partition());
+    }
+  }
+  summary.stopped_at_once = stopped_at_once_;
+  summary.output_closed = output_closed_;
+  return summary;
+}
+
+}  // namespace
+
+WorkSummary work(redis::Session& session, const Topic& topic, const WorkOptions& options) {
+  return Worker(session, topic, options).run();
+}
+
+}  // namespace continuum

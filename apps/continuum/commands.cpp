@@ -16,6 +16,10 @@ namespace continuum::app {
 namespace {
 
 constexpr std::array table{
+    Command{"publish", "store events: JSON lines from stdin, files, or --data", add_publish},
+    Command{"work", "hand events to a handler, or print them; one worker at a time per partition", add_work},
+    Command{"replay", "print stored events again, by time, offset, key or type", add_replay},
+    Command{"inspect", "look at partitions, groups and events, changing nothing", add_inspect},
     Command{"topic", "create, list, change and drop topics", add_topic},
     Command{"ring", "show how keys are placed on partitions", add_ring},
     Command{"local", "start, stop and look at the embedded server", add_local},

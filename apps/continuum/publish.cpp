@@ -337,6 +337,13 @@ Topic topic_to_publish_to(const Context& context, redis::Session& session, const
   return load_topic(session, args.topic);
 }
 
+// Mistakes in the options should not wait for a server.
+void require_good(WrapOptions wrap, const std::string& topic) {
+  wrap.topic = topic;
+  wrap.producer = "any";
+  const Wrapper checked(std::move(wrap));
+}
+
 int run_publish(const Context& context, Arguments args) {
   if (args.data && !args.files.empty()) {
     fail(ErrorKind::usage, "--data is the event itself: give either it or files");
@@ -354,8 +361,7 @@ int run_publish(const Context& context, Arguments args) {
   }
   auto sources = open_sources(args, files, context);
   args.publish.bad_line = args.strict ? PublishOptions::BadLine::stop : PublishOptions::BadLine::go_on;
-  // Mistakes in the options should not wait for a server.
-  { const Wrapper checked(args.publish.wrap); }
+  require_good(args.publish.wrap, args.topic);
 
   redis::ClientOptions client;
   client.needs.access = redis::Needs::Access::write;

@@ -68,7 +68,8 @@ class ExecSink final : public HandlerSink, public std::enable_shared_from_this<E
       return;
     }
     children_.push_back(std::move(process));
-    asio::co_spawn(place_.executor, watch(shared_from_this(), children_.back(), event.offset), asio::detached);
+    asio::co_spawn(place_.executor, watch(shared_from_this(), children_.back(), event.offset),
+                   asio::detached);
   }
 
   void set_variables(const Window::Event& event) {
@@ -124,7 +125,8 @@ class ExecSink final : public HandlerSink, public std::enable_shared_from_this<E
     if (timed_out) {
       set_up();
       settle(offset, Verdict::retry,
-             fmt::format("the handler did not end within {} ms and was killed", place_.options.timeout->count()));
+             fmt::format("the handler did not end within {} ms and was killed",
+                         place_.options.timeout->count()));
       return;
     }
     const Verdict verdict = verdict_of(status);
@@ -151,7 +153,8 @@ class ExecSink final : public HandlerSink, public std::enable_shared_from_this<E
 
 }  // namespace
 
-std::shared_ptr<Sink> make_exec_sink(Workplace& place, const Tenure& tenure, const Cursor& start, Wake& wake) {
+std::shared_ptr<Sink> make_exec_sink(Workplace& place, const Tenure& tenure, const Cursor& start,
+                                     Wake& wake) {
   return std::make_shared<ExecSink>(place, tenure, start, wake);
 }
 

@@ -324,8 +324,8 @@ int become(const Launch& launch) {
 }  // namespace
 
 std::unique_ptr<Process> Process::start(ProcessGuard& guard, const HandlerCommand& command,
-                                      const Variables& variables, const Descriptors& descriptors,
-                                      std::string& why) {
+                                        const Variables& variables, const Descriptors& descriptors,
+                                        std::string& why) {
   const std::string path = find_program(command.program(), command.directories_);
   if (path.empty()) {
     why = cannot_start(command.program(), errno);

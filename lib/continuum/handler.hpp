@@ -116,8 +116,8 @@ class Process {
   };
   // nullptr when it cannot be started; `why` says the reason. The caller keeps its descriptors.
   static std::unique_ptr<Process> start(ProcessGuard& guard, const HandlerCommand& command,
-                                      const Variables& variables, const Descriptors& descriptors,
-                                      std::string& why);
+                                        const Variables& variables, const Descriptors& descriptors,
+                                        std::string& why);
   ~Process();
   Process(const Process&) = delete;
   Process& operator=(const Process&) = delete;

@@ -52,7 +52,8 @@ void HandlerSink::give(FetchedEntry entry) {
 }
 
 void HandlerSink::decode(const std::shared_ptr<Decoding>& decoding) {
-  const auto work = [topic = std::string_view(place_.topic.name), partition = tenure_.partition](Decoding& d) {
+  const auto work = [topic = std::string_view(place_.topic.name),
+                     partition = tenure_.partition](Decoding& d) {
     try {
       decode_entry(d.fetched, topic, partition, d.decoded.lines);
     } catch (...) {
@@ -151,7 +152,8 @@ void HandlerSink::try_again(Offset offset, Trouble& trouble) {
 Milliseconds HandlerSink::backoff(std::uint32_t tries) {
   const auto min = static_cast<double>(place_.options.backoff_min.count());
   const auto max = static_cast<double>(place_.options.backoff_max.count());
-  const double doubled = std::min(max, min * static_cast<double>(std::uint64_t{1} << std::min(tries - 1, 40U)));
+  const double doubled =
+      std::min(max, min * static_cast<double>(std::uint64_t{1} << std::min(tries - 1, 40U)));
   // Handlers that failed together should not all come back together.
   std::uniform_real_distribution<double> spread(0.5, 1.0);
   return Milliseconds(static_cast<Milliseconds::rep>(std::max(min * 0.5, doubled * spread(jitter_))));
@@ -172,11 +174,12 @@ void HandlerSink::halt(Offset offset, const Trouble& trouble) {
   doing.since = system_now();
   doing.attempt = trouble.attempts;
   doing.error = trouble.error;
-  place_.say(fmt::format(
-      "{}, id {}, key {}: gave up after {} attempt{}: {}. The partition is halted for group {}: its later events "
-      "wait. Repair the handler and start the worker again",
-      place_of(offset), printable(attributes.id.substr(0, why_bytes_max)), key, trouble.attempts,
-      trouble.attempts == 1 ? "" : "s", trouble.error, place_.options.group));
+  place_.say(
+      fmt::format("{}, id {}, key {}: gave up after {} attempt{}: {}. The partition is halted for group {}: "
+                  "its later events "
+                  "wait. Repair the handler and start the worker again",
+                  place_of(offset), printable(attributes.id.substr(0, why_bytes_max)), key, trouble.attempts,
+                  trouble.attempts == 1 ? "" : "s", trouble.error, place_.options.group));
   halted_ = std::move(doing);
   // It stays open for ever: nothing behind it of its key starts, and no commit passes it.
   window_.retry(offset, Clock::time_point::max(), trouble.attempts);
@@ -193,8 +196,9 @@ void HandlerSink::set_down(std::string_view why) {
   doing.attempt = 0;
   doing.error = printable(why.substr(0, why_bytes_max));
   if (!down_ || down_->error != doing.error) {
-    place_.say(fmt::format("{}: the handler is down: {}. No event is to blame; the partition waits and tries again",
-                           place(place_.topic.name, tenure_.partition), doing.error));
+    place_.say(
+        fmt::format("{}: the handler is down: {}. No event is to blame; the partition waits and tries again",
+                    place(place_.topic.name, tenure_.partition), doing.error));
   }
   down_ = std::move(doing);
   wake_.notify();

@@ -97,12 +97,14 @@ void PartitionWorker::tell_held(const Held& held) {
   const std::string holder = printable(held.who.empty() ? held.owner : held.who);
   if (place_.options.standby == Standby::refuse) {
     fail(ErrorKind::fenced,
-         "{}: {} works it for group {}. Without --no-wait this worker stands by and takes over when that one is "
+         "{}: {} works it for group {}. Without --no-wait this worker stands by and takes over when that one "
+         "is "
          "silent for {} ms",
          where_, holder, place_.options.group, held.ttl.count());
   }
   if (!std::exchange(told_held_, true)) {
-    place_.say(fmt::format("{}: {} works it for group {}; standing by", where_, holder, place_.options.group));
+    place_.say(
+        fmt::format("{}: {} works it for group {}; standing by", where_, holder, place_.options.group));
   }
 }
 
@@ -192,14 +194,15 @@ void PartitionWorker::tell_lost() {
   }
   const bool fenced = why == Kept::fenced;
   const std::string what =
-      fenced ? fmt::format("{}: another worker has taken over for group {}; handlers are stopped and nothing more is "
-                           "committed",
-                           where_, place_.options.group)
+      fenced ? fmt::format(
+                   "{}: another worker has taken over for group {}; handlers are stopped and nothing more is "
+                   "committed",
+                   where_, place_.options.group)
       : why == Kept::conflict
           ? fmt::format("{}: the state of group {} was changed under us; starting again from it", where_,
                         place_.options.group)
-          : fmt::format("{}: the lease of group {} ran out before it could be renewed; handlers are stopped", where_,
-                        place_.options.group);
+          : fmt::format("{}: the lease of group {} ran out before it could be renewed; handlers are stopped",
+                        where_, place_.options.group);
   if (fenced && (place_.options.standby == Standby::refuse || place_.options.ending == Ending::drained)) {
     throw Error(ErrorKind::fenced, what);
   }
@@ -415,7 +418,8 @@ asio::awaitable<void> PartitionWorker::commit(Cursor cursor, Generation passed) 
   committed_at_ = Clock::now();
   const auto sent = BootClock::now();
   redis::Request request;
-  request_commit(request, group_key_, log_key_, tenure_.fence, number_ + 1, cursor, passed, place_.options.group);
+  request_commit(request, group_key_, log_key_, tenure_.fence, number_ + 1, cursor, passed,
+                 place_.options.group);
   try {
     const redis::Replies replies = co_await shift_.control.call(std::move(request));
     const Kept kept = parse_commit(replies[0]);
@@ -528,7 +532,8 @@ asio::awaitable<bool> PartitionWorker::ready_for(Generation generation) {
   const auto before = topic->rings.find(Generation(generation.value - 1));
   const auto after = topic->rings.find(generation);
   if (before == topic->rings.end() || after == topic->rings.end()) {
-    fail(ErrorKind::loss, "{}: the topic does not describe generation {} of its ring, which its log speaks of", where_,
+    fail(ErrorKind::loss,
+         "{}: the topic does not describe generation {} of its ring, which its log speaks of", where_,
          generation);
   }
   const auto donors = donors_of(before->second, after->second, tenure_.partition);
@@ -557,8 +562,8 @@ asio::awaitable<bool> PartitionWorker::pause() {
 
 // --- loss
 
-// Reads the group's state again: one who was fenced while it slept may find its cursor trimmed, and that is no
-// loss.
+// Reads the group's state again: one who was fenced while it slept may find its cursor trimmed, and that is
+// no loss.
 asio::awaitable<bool> PartitionWorker::still_ours() {
   redis::Request request;
   request.command("HGETALL", group_key_);
@@ -601,20 +606,24 @@ void PartitionWorker::fail_lost_events(Offset from, Offset until) const {
     std::swap(from, until);
   }
   fail(ErrorKind::loss,
-       "{}: the log and group {} disagree about offsets {} to {}: these events are gone from the log (a failover, a "
-       "restart without a synced append-only file, or a trim by hand). Nothing was skipped; see docs/operations.md",
+       "{}: the log and group {} disagree about offsets {} to {}: these events are gone from the log (a "
+       "failover, a "
+       "restart without a synced append-only file, or a trim by hand). Nothing was skipped; see "
+       "docs/operations.md",
        where_, place_.options.group, from, until.value == 0 ? 0 : until.value - 1);
 }
 
 void PartitionWorker::fail_refused(Kept kept) const {
   if (kept == Kept::not_registered) {
     fail(ErrorKind::loss,
-         "{}: the state of group {} is gone, and with it what was handled: was the server flushed, or restored from an "
+         "{}: the state of group {} is gone, and with it what was handled: was the server flushed, or "
+         "restored from an "
          "older copy?",
          where_, place_.options.group);
   }
   fail(ErrorKind::loss,
-       "{}: the log that group {} was reading is gone, or is another one: was the server flushed, or the topic "
+       "{}: the log that group {} was reading is gone, or is another one: was the server flushed, or the "
+       "topic "
        "dropped?",
        where_, place_.options.group);
 }

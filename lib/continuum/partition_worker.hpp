@@ -40,8 +40,8 @@ class PartitionWorker {
   [[nodiscard]] bool halted() const { return halted_; }
   [[nodiscard]] Partition partition() const { return tenure_.partition; }
 
-  // For one request that renews the leases of all partitions: adds ours and says for which fence, if there is a
-  // lease to renew.
+  // For one request that renews the leases of all partitions: adds ours and says for which fence, if there is
+  // a lease to renew.
   std::optional<Fence> add_renewal(redis::Request& request);
   void renewed(Fence fence, BootClock::time_point sent, const Renewed& renewed);
 
@@ -100,13 +100,13 @@ class PartitionWorker {
 
   std::shared_ptr<LogQueue> queue_;
   std::shared_ptr<Sink> sink_;
-  Offset expected_;              // of the next entry; the first one may begin earlier
+  Offset expected_;  // of the next entry; the first one may begin earlier
   bool first_entry_ = true;
-  std::optional<Offset> gap_;    // where the log goes on instead
-  std::optional<Offset> end_;    // where a drained run ends
+  std::optional<Offset> gap_;  // where the log goes on instead
+  std::optional<Offset> end_;  // where a drained run ends
   bool finishing_ = false;
   bool halted_ = false;
-  Doing told_;                   // what the server knows
+  Doing told_;  // what the server knows
 
   std::uint64_t number_ = 0;
   Cursor committed_;

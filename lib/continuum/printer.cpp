@@ -5,8 +5,8 @@
 #include "continuum/event.hpp"
 #include "continuum/sink.hpp"
 
-#include <asio/post.hpp>
 #include <unistd.h>
+#include <asio/post.hpp>
 
 #include <cerrno>
 #include <chrono>
@@ -91,7 +91,7 @@ constexpr std::size_t jobs_max = 4;
 struct Job {
   std::vector<FetchedEntry> entries;
   std::size_t bytes = 0;
-  Offset from;      // events before it are passed over
+  Offset from;  // events before it are passed over
   Budget* budget = nullptr;
 
   std::string out;  // only its first `used` bytes count: it is used again without being cleared
@@ -189,8 +189,9 @@ class Printer final : public Sink, public std::enable_shared_from_this<Printer> 
       : place_(workplace),
         tenure_(tenure),
         wake_(wake),
-        form_(std::make_shared<Form>(Form{workplace.topic.name, tenure.partition, workplace.options.printing,
-                                          TypeFilter(workplace.options.types), LocatedLine(tenure.partition)})),
+        form_(
+            std::make_shared<Form>(Form{workplace.topic.name, tenure.partition, workplace.options.printing,
+                                        TypeFilter(workplace.options.types), LocatedLine(tenure.partition)})),
         finished_(start),
         given_(start.offset) {}
 

@@ -140,7 +140,11 @@ class Publisher {
 
   asio::awaitable<void> story(std::vector<LineSource> sources) {
     co_await verify_acknowledge();
-    const Stored stored = named_ ? co_await take_over() : Stored{};
+    // Not `named_ ? co_await … : …`: GCC 12 destroys the result of that too early.
+    Stored stored;
+    if (named_) {
+      stored = co_await take_over();
+    }
     if (const auto found = stored.find(topic_.active); found != stored.end()) {
       for (const auto& [partition, state] : found->second) {
         Lane& lane = lanes_[partition];

@@ -57,8 +57,8 @@ struct Tenure {
   Generation passed;  // with the fence, the token for what handlers write to
   BootClock::time_point until;
 
-  // To be asked before anything is started, believed or committed: this process may just have been stopped for
-  // minutes.
+  // To be asked before anything is started, believed or committed: this process may just have been stopped
+  // for minutes.
   [[nodiscard]] bool holds() const { return BootClock::now() < until; }
 };
 
@@ -96,8 +96,8 @@ class Sink {
 
 [[nodiscard]] std::shared_ptr<Sink> make_printer(Workplace& place, const Tenure& tenure, const Cursor& start,
                                                  Wake& wake);
-[[nodiscard]] std::shared_ptr<Sink> make_exec_sink(Workplace& place, const Tenure& tenure, const Cursor& start,
-                                                   Wake& wake);
+[[nodiscard]] std::shared_ptr<Sink> make_exec_sink(Workplace& place, const Tenure& tenure,
+                                                   const Cursor& start, Wake& wake);
 [[nodiscard]] std::shared_ptr<Sink> make_stream_sink(Workplace& place, const Tenure& tenure,
                                                      const Cursor& start, Wake& wake);
 
@@ -118,6 +118,7 @@ class LocatedLine {
 };
 
 // Decodes on this thread. Throws Error{loss} that names the place.
-void decode_entry(const FetchedEntry& fetched, std::string_view topic, Partition partition, std::string& lines);
+void decode_entry(const FetchedEntry& fetched, std::string_view topic, Partition partition,
+                  std::string& lines);
 
 }  // namespace continuum

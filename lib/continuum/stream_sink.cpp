@@ -50,14 +50,19 @@ struct Pipe {
 // One run of the handler.
 struct Run {
   Run(const asio::any_io_executor& executor, std::unique_ptr<Process> p, int input, int output)
-      : process(std::move(p)), events(executor, input), verdicts(executor, output), changed(executor), gone(executor), timer(executor) {
+      : process(std::move(p)),
+        events(executor, input),
+        verdicts(executor, output),
+        changed(executor),
+        gone(executor),
+        timer(executor) {
     verdicts.non_blocking(true);
   }
   std::unique_ptr<Process> process;
   asio::posix::stream_descriptor events;
   asio::posix::stream_descriptor verdicts;
-  Wake changed;       // for the coroutine that writes
-  Wake gone;          // for the one that reads: the process has exited
+  Wake changed;              // for the coroutine that writes
+  Wake gone;                 // for the one that reads: the process has exited
   asio::steady_timer timer;  // for the one that watches the time
   std::uint64_t answered = 0;
   std::uint32_t bad_lines = 0;
@@ -364,10 +369,9 @@ class StreamSink final : public HandlerSink, public std::enable_shared_from_this
 
   void blame(const Run& run, const ExitStatus& status) {
     const auto first = oldest();
-    const std::string why =
-        run.killed_because.empty()
-            ? fmt::format("the handler {} ended with {}", place_.command->program(), status.text())
-            : run.killed_because;
+    const std::string why = run.killed_because.empty() ? fmt::format("the handler {} ended with {}",
+                                                                     place_.command->program(), status.text())
+                                                       : run.killed_because;
     const bool timed_out = !run.killed_because.empty();
     const bool down = run.answered == 0 && !timed_out;
     // The others were not looked at: they are sent again as if for the first time.

@@ -47,7 +47,8 @@ struct DecodedEntry {
 // How many events may still be taken on, over all partitions of a worker. For several threads.
 class Budget {
  public:
-  explicit Budget(std::optional<std::uint64_t> events) : limited_(events.has_value()), left_(events.value_or(0)) {}
+  explicit Budget(std::optional<std::uint64_t> events)
+      : limited_(events.has_value()), left_(events.value_or(0)) {}
 
   [[nodiscard]] bool limited() const { return limited_; }
   [[nodiscard]] bool spent() const { return limited_ && left_.load(std::memory_order_relaxed) == 0; }

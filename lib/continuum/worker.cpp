@@ -91,9 +91,9 @@ class Worker {
   std::vector<std::unique_ptr<LogReader>> readers_;
   std::vector<std::unique_ptr<PartitionWorker>> partitions_;
 
-  std::size_t stories_ = 0;       // that have not ended
+  std::size_t stories_ = 0;  // that have not ended
   std::size_t partitions_open_ = 0;
-  bool closing_ = false;          // every partition has ended: the other stories follow
+  bool closing_ = false;  // every partition has ended: the other stories follow
   Wake ended_;
   Wake renew_;
   std::optional<asio::posix::stream_descriptor> stop_requests_;
@@ -118,12 +118,15 @@ Worker::Worker(redis::Session& session, const Topic& topic, const WorkOptions& o
       executor_(io_.get_executor()),
       options_(options),
       control_(redis::client_of(session)),
-      command_(options.command.empty() ? nullptr
-                                       : std::make_unique<const HandlerCommand>(options.command, options.environment)),
+      command_(options.command.empty()
+                   ? nullptr
+                   : std::make_unique<const HandlerCommand>(options.command, options.environment)),
       // Before the threads: it forks.
       guard_(make_guard(options)),
       pool_(std::clamp(std::thread::hardware_concurrency(), 1U, decode_threads_max)),
-      place_{executor_, topic, options, pool_, nullptr, guard_.get(), command_.get(), Budget(options.events_max), {}, 0},
+      place_{
+          executor_, topic, options, pool_, nullptr, guard_.get(), command_.get(), Budget(options.events_max),
+          {},        0},
       shift_{place_, control_, {random_owner(), options.who, options.lease}, Stopping::no, {}, {}},
       ended_(executor_),
       renew_(executor_),

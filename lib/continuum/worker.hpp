@@ -1,5 +1,5 @@
-// Works a group's partitions: takes their leases, reads their logs, hands each event to the handler (or prints
-// it), and commits what is done (PROTOCOLS: Lease, Commit, Barriers; G4 and G5 in docs/guarantees.md).
+// Works a group's partitions: takes their leases, reads their logs, hands each event to the handler (or
+// prints it), and commits what is done (PROTOCOLS: Lease, Commit, Barriers; G4 and G5 in docs/guarantees.md).
 #pragma once
 
 #include "continuum/redis.hpp"
@@ -38,9 +38,9 @@ struct WorkOptions {
   std::uint32_t attempts_max = 5;
   Milliseconds backoff_min{100};
   Milliseconds backoff_max{30'000};
-  std::optional<Milliseconds> timeout;    // of one event in the handler
-  std::uint32_t concurrency = 1;          // processes per partition, in mode exec
-  std::vector<std::string> environment;   // NAME=value, for handlers; secrets are taken out of it
+  std::optional<Milliseconds> timeout;   // of one event in the handler
+  std::uint32_t concurrency = 1;         // processes per partition, in mode exec
+  std::vector<std::string> environment;  // NAME=value, for handlers; secrets are taken out of it
 
   Printing printing = Printing::event;
   int output_fd = 1;

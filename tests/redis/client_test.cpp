@@ -36,7 +36,9 @@ Error refused(const std::string& url, redis::ClientOptions options) {
   return Error(ErrorKind::partial, "it connected");
 }
 
-bool mentions(const Error& error, std::string_view text) { return error.message().find(text) != std::string::npos; }
+bool mentions(const Error& error, std::string_view text) {
+  return error.message().find(text) != std::string::npos;
+}
 
 // Something on a socket that answers every first message with `answer`, as a proxy or an older server would:
 // what it says is the input of the test, so it cannot be a redis-server of today.
@@ -83,7 +85,9 @@ class OtherServer {
   std::thread thread_;
 };
 
-std::string bulk(const std::string& text) { return "$" + std::to_string(text.size()) + "\r\n" + text + "\r\n"; }
+std::string bulk(const std::string& text) {
+  return "$" + std::to_string(text.size()) + "\r\n" + text + "\r\n";
+}
 
 }  // namespace
 
@@ -194,7 +198,8 @@ TEST_CASE("scripts that the server forgot are loaded again") {
   const test::RedisServer server;
   auto session = server.session();
   session->call(std::move(redis::Request().command("SCRIPT", "FLUSH")));
-  const auto replies = session->call(std::move(redis::Request().run(redis::Script::activate, {"continuum:{x}:topic"}, "1")));
+  const auto replies =
+      session->call(std::move(redis::Request().run(redis::Script::activate, {"continuum:{x}:topic"}, "1")));
   CHECK(replies[0][0].text() == "NO");
 }
 

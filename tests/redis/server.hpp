@@ -1,5 +1,5 @@
-// A private redis-server on a unix socket in a directory of its own. It ends with the test, and with the test's
-// process.
+// A private redis-server on a unix socket in a directory of its own. It ends with the test, and with the
+// test's process.
 #pragma once
 
 #include "support/process.hpp"
@@ -23,8 +23,10 @@ class RedisServer {
   explicit RedisServer(std::vector<std::string> options = {}) : options_(std::move(options)) { start(); }
 
   void start() {
-    std::vector<std::string> command{"redis-server", "--port", "0", "--unixsocket", socket(), "--dir", directory_.path(),
-                                     "--save", "", "--appendonly", "yes", "--appendfsync", "everysec"};
+    std::vector<std::string> command{
+        "redis-server",    "--port", "0", "--unixsocket", socket(), "--dir",
+        directory_.path(), "--save", "",  "--appendonly", "yes",    "--appendfsync",
+        "everysec"};
     command.insert(command.end(), options_.begin(), options_.end());
     process_.emplace(command, Process::Redirect{"/dev/null", log(), log()});
     while (!answers()) {

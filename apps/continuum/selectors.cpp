@@ -1,0 +1,93 @@
+#include "selectors.hpp"
+
+#include "continuum/error.hpp"
+#include "continuum/event.hpp"
+#include "continuum/units.hpp"
+
+#include <algorithm>
+
+namespace continuum::app {
+
+std::vector<Partition> parse_partition_list(std::string_view text) {
+  if (text == "all") {
+    return {};
+  }
+  const auto number = [](std::string_view digits) {
+    return static_cast<std::uint32_t>(parse_number(digits, 0, partitions_max - 1));
+  };
+  std::vector<Partition> chosen;
+  for (std::size_t begin = 0; begin <= text.size();) {
+    const std::size_t comma = std::min(text.find(',', begin), text.size());
+    const std::string_view item = text.substr(begin, comma - begin);
+    const std::size_t dash = item.find('-');
+    const std::uint32_t first = number(item.substr(0, dash));
+    const std::uint32_t last = dash == std::string_view::npos ? first : number(item.substr(dash + 1));
+    if (last < first) {
+      fail(ErrorKind::usage, "give the lower partition first: {}-{}", last, first);
+    }
+    for (std::uint32_t p = first; p <= last; ++p) {
+      chosen.emplace_back(p);
+    }
+    begin = comma + 1;
+  }
+  return chosen;
+}
+
+Moment parse_moment(const std::string& text) {
+  if (const auto time = parse_time(text)) {
+    return {*time, std::nullopt};
+  }
+  // Ten digits and more: as the entry ids have it. Fewer would rather be a forgotten unit.
+  if (text.size() >= 10 && text.find_first_not_of("0123456789") == std::string::npos) {
+    return {SystemTime(Milliseconds(static_cast<std::int64_t>(parse_number(text, 0, number_max)))),
+            std::nullopt};
+  }
+  try {
+    return {{}, parse_duration(text)};
+  } catch (const Error&) {
+    fail(ErrorKind::usage,
+         "not a time; give 2024-05-01T12:00:00Z, milliseconds since 1970, or how long ago, such as 2h");
+  }
+}
+
+TimeRange parse_time_range(const std::string& text) {
+  // Times have colons too: the one that parts the range leaves a moment, or nothing, on both sides.
+  for (std::size_t colon = text.find(':'); colon != std::string::npos; colon = text.find(':', colon + 1)) {
+    const std::string from = text.substr(1, colon - 1);
+    const std::string to = text.substr(colon + 1);
+    try {
+      TimeRange range;
+      if (!from.empty()) {
+        range.since = parse_moment(from);
+      }
+      if (!to.empty()) {
+        range.until = parse_moment(to);
+      }
+      return range;
+    } catch (const Error&) {
+      continue;
+    }
+  }
+  fail(ErrorKind::usage,
+       "{}: not a range of time; give @FROM:TO, such as @2h:1h or @2024-05-01T12:00:00Z:", text);
+}
+
+void resolve(const TimeRange& range, redis::Session& session, RangeOptions& out) {
+  SystemTime now{};
+  const auto is_relative = [](const std::optional<Moment>& moment) { return moment && moment->ago; };
+  if (is_relative(range.since) || is_relative(range.until)) {
+    redis::Request request;
+    request.command("TIME");
+    const redis::Replies replies = session.call(std::move(request));
+    now = SystemTime(Milliseconds(replies[0][0].integer() * 1000 + replies[0][1].integer() / 1000));
+  }
+  const auto at = [&](const Moment& moment) { return moment.ago ? now - *moment.ago : moment.time; };
+  if (range.since) {
+    out.since = at(*range.since);
+  }
+  if (range.until) {
+    out.until = at(*range.until);
+  }
+}
+
+}  // namespace continuum::app

@@ -1,0 +1,36 @@
+// How commands that read are told what to read: partitions, moments, ranges of time.
+#pragma once
+
+#include "continuum/log_range.hpp"
+#include "continuum/redis.hpp"
+#include "continuum/types.hpp"
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace continuum::app {
+
+// N, or a list such as 0,2,5-7; all is an empty one. Throws Error{usage}.
+[[nodiscard]] std::vector<Partition> parse_partition_list(std::string_view text);
+
+// A point in time as people give it: RFC 3339, milliseconds since 1970, or how long ago (2h).
+struct Moment {
+  SystemTime time{};                // when `ago` is nothing
+  std::optional<Milliseconds> ago;  // before the server's present time
+};
+// Throws Error{usage}.
+[[nodiscard]] Moment parse_moment(const std::string& text);
+
+struct TimeRange {
+  std::optional<Moment> since;
+  std::optional<Moment> until;
+};
+// @FROM:TO, each a moment or nothing. Throws Error{usage}.
+[[nodiscard]] TimeRange parse_time_range(const std::string& text);
+
+// By the server's clock, which also gave the entries their times.
+void resolve(const TimeRange& range, redis::Session& session, RangeOptions& out);
+
+}  // namespace continuum::app

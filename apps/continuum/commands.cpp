@@ -104,7 +104,7 @@ std::string full_name(const CLI::App& command) {
       fail(ErrorKind::usage, "unknown command `{} {}`{}", full_name(command), printable(word),
            hint_of(word, subcommands));
     }
-    fail(ErrorKind::usage, "{:?} is one argument too many{}", printable(word), see);
+    fail(ErrorKind::usage, "\"{}\" is one argument too many{}", printable(word), see);
   }
   if (!subcommands.empty()) {
     fail(ErrorKind::usage, "`{}` needs one of: {}", full_name(command), fmt::join(subcommands, ", "));
@@ -130,7 +130,8 @@ int run_command(const Command& command, std::vector<std::string> arguments) {
   }
   // Found by hand: help must not depend on required options being there. Behind "--" it is somebody else's.
   const auto end = std::ranges::find(arguments, "--");
-  const bool wants_help = std::any_of(arguments.begin(), end, [](const auto& a) { return a == "-h" || a == "--help"; });
+  const bool wants_help =
+      std::any_of(arguments.begin(), end, [](const auto& a) { return a == "-h" || a == "--help"; });
   try {
     std::ranges::reverse(arguments);  // CLI11 takes them from the back
     root.parse(arguments);
@@ -149,7 +150,9 @@ int run_command(const Command& command, std::vector<std::string> arguments) {
 
 }  // namespace
 
-std::span<const Command> commands() { return table; }
+std::span<const Command> commands() {
+  return table;
+}
 
 void run_with(CLI::App& command, Context& context, std::function<int()> body) {
   command.callback([&context, body = std::move(body)] { context.body = body; });
@@ -169,7 +172,8 @@ int run(std::span<const std::string> arguments) {
     }
   }
   if (bare) {
-    fail(ErrorKind::usage, "which command? There are {}; see `continuum -h`", fmt::join(names_of(table), ", "));
+    fail(ErrorKind::usage, "which command? There are {}; see `continuum -h`",
+         fmt::join(names_of(table), ", "));
   }
   std::vector<std::string> rest(arguments.begin() + static_cast<std::ptrdiff_t>(index) + 1, arguments.end());
   std::string name = arguments[index];
@@ -185,7 +189,7 @@ int run(std::span<const std::string> arguments) {
   const auto found = std::ranges::find(table, name, &Command::name);
   if (found == table.end()) {
     const auto names = names_of(table);
-    fail(ErrorKind::usage, "unknown command {:?}{}", printable(name), hint_of(name, names));
+    fail(ErrorKind::usage, "unknown command \"{}\"{}", printable(name), hint_of(name, names));
   }
   return run_command(*found, std::move(rest));
 }

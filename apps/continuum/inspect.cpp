@@ -361,9 +361,16 @@ int events(const Context& context, const EventOptions& options) {
   }
 }
 
-void add_events(CLI::App& command, Context& context) {
+// Takes `-t` from the command that it belongs to: it may stand before or behind the subcommand.
+std::string require_topic(const std::string& topic) {
+  if (topic.empty()) {
+    fail(ErrorKind::usage, "which topic? give -t TOPIC; `continuum topic ls` shows them");
+  }
+  return topic;
+}
+
+void add_events(CLI::App& command, Context& context, const std::shared_ptr<std::string>& topic) {
   const auto options = std::make_shared<EventOptions>();
-  add_topic_option(command, options->topic);
   add_number(command, "-n,--last", options->last, {0, last_events_max},
              "the last so many events that match (default: 10; with --since: all)");
   add_parsed(command, "--since", "TIME", "none stored before then: a time, or how long ago (2h)",
@@ -374,7 +381,10 @@ void add_events(CLI::App& command, Context& context) {
   add_texts(command, "--type", "GLOB", options->filter.types,
             "only events of types that match; may be repeated");
   add_flag(command, "-f,--follow", options->follow, "then go on with what is stored from now on");
-  run_with(command, context, [&context, options] { return events(context, *options); });
+  run_with(command, context, [&context, options, topic] {
+    options->topic = require_topic(*topic);
+    return events(context, *options);
+  });
 }
 
 }  // namespace
@@ -383,16 +393,17 @@ void add_inspect(CLI::App& command, Context& context) {
   const auto topic = std::make_shared<std::string>();
   command.require_subcommand(0, 1);
   add_topic_option(command, *topic)->required(false);
-  run_with(command, context, [&context, topic] {
-    return overview(context, topic->empty() ? std::nullopt : std::optional(*topic));
-  });
-
-  add_events(add_subcommand(command, "events", "the last events, and those that come"), context);
-
+  add_events(add_subcommand(command, "events", "the last events, and those that come"), context, topic);
   auto& groups_command = add_subcommand(command, "groups", "where each group stands on each partition");
-  const auto groups_topic = std::make_shared<std::string>();
-  add_topic_option(groups_command, *groups_topic);
-  run_with(groups_command, context, [&context, groups_topic] { return groups(context, *groups_topic); });
+  run_with(groups_command, context, [&context, topic] { return groups(context, require_topic(*topic)); });
+  // The callback of a command runs after that of its subcommand, and must not take its place.
+  command.callback([&command, &context, topic] {
+    if (command.get_subcommands().empty()) {
+      context.body = [&context, topic] {
+        return overview(context, topic->empty() ? std::nullopt : std::optional(*topic));
+      };
+    }
+  });
 }
 
 }  // namespace continuum::app

@@ -16,7 +16,7 @@ namespace continuum::app {
 namespace {
 
 int start(const Context& context, const std::string& named) {
-  const auto directory = local_directory(named);
+  const auto directory = local_directory(context, named);
   if (!ensure_local(context, directory)) {
     say(context, fmt::format("the embedded server runs already, on {}", local::address(directory).text()));
   }
@@ -24,7 +24,7 @@ int start(const Context& context, const std::string& named) {
 }
 
 int stop(const Context& context, const std::string& named) {
-  const auto directory = local_directory(named);
+  const auto directory = local_directory(context, named);
   const bool stopped = local::stop(directory);
   say(context, (stopped ? "stopped the embedded server in " : "no embedded server runs in ") + directory);
   return 0;
@@ -32,7 +32,7 @@ int stop(const Context& context, const std::string& named) {
 
 // Exit 1 when it does not run, so that scripts can ask.
 int status(const Context& context, const std::string& named) {
-  const auto directory = local_directory(named);
+  const auto directory = local_directory(context, named);
   const auto socket = local::address(directory).text();
   const auto found = local::status(directory);
   Output out;

@@ -15,7 +15,8 @@ constexpr const char* common_group = "Common options";
 constexpr std::size_t help_column = 30;
 constexpr std::size_t help_columns_max = 100;
 
-// One value each time, also for options that may be given several times: CLI11 would else take the words behind.
+// One value each time, also for options that may be given several times: CLI11 would else take the words
+// behind.
 CLI::Option* one_value(CLI::Option* option, const std::string& placeholder) {
   return option->option_text(placeholder)->allow_extra_args(false);
 }
@@ -57,7 +58,8 @@ std::string names_of(const CLI::Option& option) {
   return option.get_option_text().empty() ? names : names + " " + option.get_option_text();
 }
 
-void put_group(std::string& out, const std::string& title, const CLI::App& command, const std::string& group) {
+void put_group(std::string& out, const std::string& title, const CLI::App& command,
+               const std::string& group) {
   std::string entries;
   for (const auto* option : command.get_options()) {
     if (option->get_group() == group && !option->get_positional()) {
@@ -78,9 +80,10 @@ std::string full_name(const CLI::App& command) {
 
 void add_common_options(CLI::App& command, Context& context) {
   const auto grouped = [](CLI::Option* option) { option->group(common_group); };
-  grouped(add_text(command, "-u,--redis", "URL", context.redis_url,
-                   "redis://[USER[:PASSWORD]@]HOST[:PORT][/DB], unix://PATH, or local:[DIR] (the embedded server); "
-                   "else CONTINUUM_REDIS, REDIS_URL, the profile"));
+  grouped(add_text(
+      command, "-u,--redis", "URL", context.redis_url,
+      "redis://[USER[:PASSWORD]@]HOST[:PORT][/DB], unix://PATH, or local:[DIR] (the embedded server); "
+      "else CONTINUUM_REDIS, REDIS_URL, the profile"));
   grouped(add_text(command, "--password-file", "FILE", context.password_file,
                    "holds the server's password; else REDISCLI_AUTH"));
   grouped(add_flag(command, "--allow-eviction", context.allow_eviction,
@@ -118,9 +121,9 @@ CLI::Option* add_text(CLI::App& command, const std::string& names, const std::st
 
 CLI::Option* add_text(CLI::App& command, const std::string& names, const std::string& placeholder,
                       std::optional<std::string>& target, const std::string& help) {
-  return one_value(
-      command.add_option_function<std::string>(names, [&target](const std::string& text) { target = text; }, help),
-      placeholder);
+  return one_value(command.add_option_function<std::string>(
+                       names, [&target](const std::string& text) { target = text; }, help),
+                   placeholder);
 }
 
 CLI::Option* add_texts(CLI::App& command, const std::string& names, const std::string& placeholder,
@@ -166,8 +169,10 @@ CLI::Option* add_number(CLI::App& command, const std::string& names, std::uint32
   });
 }
 
-CLI::Option* add_bytes(CLI::App& command, const std::string& names, std::size_t& target, const std::string& help) {
-  return add_parsed(command, names, "SIZE", help, [&target](const std::string& text) { target = parse_bytes(text); });
+CLI::Option* add_bytes(CLI::App& command, const std::string& names, std::size_t& target,
+                       const std::string& help) {
+  return add_parsed(command, names, "SIZE", help,
+                    [&target](const std::string& text) { target = parse_bytes(text); });
 }
 
 CLI::Option* add_topic_option(CLI::App& command, std::string& target) {

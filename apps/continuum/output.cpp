@@ -21,7 +21,9 @@ constexpr std::size_t buffer_bytes = 64 << 10;
 constexpr std::size_t bar_columns = 20;
 constexpr auto redraw_every = std::chrono::milliseconds(100);
 
-int descriptor(Stream stream) { return stream == Stream::out ? STDOUT_FILENO : STDERR_FILENO; }
+int descriptor(Stream stream) {
+  return stream == Stream::out ? STDOUT_FILENO : STDERR_FILENO;
+}
 
 // Columns on a terminal: code points, which is right for all but wide and combining characters.
 std::size_t columns_of(std::string_view text) {
@@ -91,7 +93,9 @@ void Output::flush() {
   buffer_.clear();
 }
 
-bool is_terminal(Stream stream) { return isatty(descriptor(stream)) == 1; }
+bool is_terminal(Stream stream) {
+  return isatty(descriptor(stream)) == 1;
+}
 
 bool has_colour(Stream stream) {
   const char* refused = std::getenv("NO_COLOR");  // https://no-color.org: set and not empty
@@ -132,7 +136,8 @@ void Table::print(Output& out) const {
     const bool right = columns_[c].align == Table::Align::right;
     line += c == 0 ? "" : "  ";
     line += right ? padding : "";
-    line += colours && colour != Colour::none ? fmt::format("{}{}\x1b[0m", escape_of(colour), text) : std::string(text);
+    line += colours && colour != Colour::none ? fmt::format("{}{}\x1b[0m", escape_of(colour), text)
+                                              : std::string(text);
     line += right || c + 1 == columns_.size() ? "" : padding;
   };
   std::string line;

@@ -16,8 +16,8 @@ namespace continuum::app {
 // The reader of our stdout went away: the command ends without a word, as if by SIGPIPE (exit 141).
 struct OutputClosed {};
 
-// Buffered stdout. Every failure is noticed: throws OutputClosed when the reader is gone, and Error{server} when
-// a disk is full. What is still buffered when it is destroyed is lost: call flush() at the end.
+// Buffered stdout. Every failure is noticed: throws OutputClosed when the reader is gone, and Error{server}
+// when a disk is full. What is still buffered when it is destroyed is lost: call flush() at the end.
 class Output {
  public:
   Output& write(std::string_view text);
@@ -48,8 +48,8 @@ struct Cell {
   Cell(std::uint32_t count) : Cell(std::uint64_t{count}) {}
 };
 
-// Aligned columns under upper-case headers without blanks; two blanks between columns. Cells are made safe for a
-// terminal. An empty cell shows as "-", so that columns can be cut.
+// Aligned columns under upper-case headers without blanks; two blanks between columns. Cells are made safe
+// for a terminal. An empty cell shows as "-", so that columns can be cut.
 class Table {
  public:
   enum class Align : std::uint8_t { left, right };
@@ -72,22 +72,24 @@ class JsonObject {
  public:
   JsonObject& add(std::string_view name, std::string_view value);
   JsonObject& add(std::string_view name, const char* value) { return add(name, std::string_view(value)); }
-  JsonObject& add(std::string_view name, const std::string& value) { return add(name, std::string_view(value)); }
+  JsonObject& add(std::string_view name, const std::string& value) {
+    return add(name, std::string_view(value));
+  }
   template <std::same_as<bool> T>
   JsonObject& add(std::string_view name, T value) {
     return add_raw(name, value ? "true" : "false");
   }
   template <std::integral T>
-    requires(!std::same_as<T, bool> && !std::same_as<T, char>)
-  JsonObject& add(std::string_view name, T value) {
+  requires(!std::same_as<T, bool> && !std::same_as<T, char>) JsonObject& add(std::string_view name, T value) {
     return add_raw(name, std::to_string(value));
   }
   // Offset, Partition, Generation, Fence, Position
   template <class T>
-    requires requires(T v) { typename T::rep; v.value; }
-  JsonObject& add(std::string_view name, T value) {
-    return add(name, value.value);
+  requires requires(T v) {
+    typename T::rep;
+    v.value;
   }
+  JsonObject& add(std::string_view name, T value) { return add(name, value.value); }
   JsonObject& add(std::string_view name, double value);  // at most six digits behind the point
   // null for nullopt
   template <class T>

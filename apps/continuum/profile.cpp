@@ -19,7 +19,8 @@ std::string profile_path() {
     return std::string(base) + "/continuum/config.toml";
   }
   const char* home = std::getenv("HOME");
-  return home != nullptr && *home == '/' ? std::string(home) + "/.config/continuum/config.toml" : std::string();
+  return home != nullptr && *home == '/' ? std::string(home) + "/.config/continuum/config.toml"
+                                         : std::string();
 }
 
 }  // namespace

@@ -29,6 +29,7 @@ constexpr std::uint32_t partitions_of_new_topic = 8;
 struct Arguments {
   std::string topic;
   PublishOptions publish;
+  std::vector<std::string> attributes;
   std::optional<std::string> rejects_path;
   std::optional<std::string> data;
   std::vector<std::string> files;
@@ -48,8 +49,8 @@ Acknowledge parse_acknowledge(const std::string& text) {
   }
   if (text.starts_with("replicas=")) {
     const auto digits = text.substr(9);
-    if (!digits.empty() && digits.size() <= 3 && digits.find_first_not_of("0123456789") == std::string::npos &&
-        digits != "0") {
+    if (!digits.empty() && digits.size() <= 3 &&
+        digits.find_first_not_of("0123456789") == std::string::npos && digits != "0") {
       return {Acknowledge::Level::replicas, static_cast<std::uint32_t>(std::stoul(digits))};
     }
   }
@@ -73,10 +74,12 @@ InputFormat parse_input_format(const std::string& text) {
 std::pair<std::string, Selector> parse_attribute(const std::string& text) {
   const auto equals = text.find('=');
   if (equals == std::string::npos || equals == 0) {
-    fail(ErrorKind::usage, "not an attribute; give NAME=value, or NAME=/pointer into the event");
+    fail(ErrorKind::usage, "--attr {}: not an attribute; give NAME=value, or NAME=/pointer into the event",
+         text);
   }
   const auto value = text.substr(equals + 1);
-  return {text.substr(0, equals), value.starts_with('/') ? Selector::parse(value) : Selector::parse("=" + value)};
+  return {text.substr(0, equals),
+          value.starts_with('/') ? Selector::parse(value) : Selector::parse("=" + value)};
 }
 
 std::string base64(std::string_view bytes) {
@@ -156,7 +159,8 @@ std::vector<LineSource> open_sources(const Arguments& args, Files& files, const 
   }
   std::vector<LineSource> sources;
   for (const auto& path : args.files) {
-    sources.push_back(path == "-" ? LineSource{"stdin", STDIN_FILENO, {}} : LineSource{path, files.open(path, O_RDONLY), {}});
+    sources.push_back(path == "-" ? LineSource{"stdin", STDIN_FILENO, {}}
+                                  : LineSource{path, files.open(path, O_RDONLY), {}});
   }
   if (sources.empty()) {
     sources.push_back({"stdin", STDIN_FILENO, {}});
@@ -196,7 +200,8 @@ class Reporter {
       : context_(context),
         args_(args),
         rejects_(rejects),
-        progress_("publish", bytes_total, context.quiet ? Progress::Show::never : Progress::Show::automatic) {}
+        progress_("publish", bytes_total, context.quiet ? Progress::Show::never : Progress::Show::automatic) {
+  }
 
   [[nodiscard]] PublishHooks hooks() {
     PublishHooks hooks;
@@ -237,8 +242,9 @@ class Reporter {
     }
     const bool notable = summary.duplicates + summary.rejected + summary.unconfirmed > 0;
     if (notable || context_.verbose || is_terminal(Stream::err)) {
-      say(context_, fmt::format("stored {}, duplicates {}, rejected {}, unconfirmed {} in {:.1f} s", summary.stored,
-                                summary.duplicates, summary.rejected, summary.unconfirmed, seconds));
+      say(context_,
+          fmt::format("stored {}, duplicates {}, rejected {}, unconfirmed {} in {:.1f} s", summary.stored,
+                      summary.duplicates, summary.rejected, summary.unconfirmed, seconds));
     }
     if (context_.json) {
       out_.line(JsonObject()
@@ -271,7 +277,9 @@ class Reporter {
     }
   }
 
-  [[nodiscard]] std::string_view number_name() const { return args_.publish.wrap.position ? "position" : "line"; }
+  [[nodiscard]] std::string_view number_name() const {
+    return args_.publish.wrap.position ? "position" : "line";
+  }
 
   void stored(const StoredBatch& batch) {
     const bool confirmed = batch.status == StoredBatch::Status::stored;
@@ -304,13 +312,18 @@ class Reporter {
       rejects_->add(rejected);
     }
     if (args_.receipts) {
-      out_.line(JsonObject().add("line", rejected.line).add("status", "rejected").add("reason", rejected.reason).text());
+      out_.line(JsonObject()
+                    .add("line", rejected.line)
+                    .add("status", "rejected")
+                    .add("reason", rejected.reason)
+                    .text());
       out_.flush();
     }
     if (complaints_++ < complaints_max) {
       progress_.clear();
-      const auto at = rejected.source == "--data" ? std::string("--data")
-                                                  : fmt::format("{}, line {}", rejected.source, rejected.line);
+      const auto at = rejected.source == "--data"
+                          ? std::string("--data")
+                          : fmt::format("{}, line {}", rejected.source, rejected.line);
       say(context_, fmt::format("{}: rejected: {}", at, rejected.reason));
     }
   }
@@ -331,7 +344,8 @@ Topic topic_to_publish_to(const Context& context, redis::Session& session, const
   if (auto topic = find_topic(session, args.topic)) {
     return *topic;
   }
-  if (create_topic(session, args.topic, RingDescription::uniform(partitions_of_new_topic), {}) == Created::created) {
+  if (create_topic(session, args.topic, RingDescription::uniform(partitions_of_new_topic), {}) ==
+      Created::created) {
     say(context, fmt::format("created topic {} with {} partitions", args.topic, partitions_of_new_topic));
   }
   return load_topic(session, args.topic);
@@ -352,7 +366,8 @@ int run_publish(const Context& context, Arguments args) {
     fail(ErrorKind::usage, "--receipts and --tee both print a line per event: give one of them");
   }
   if (!args.publish.producer.empty() && args.files.size() > 1) {
-    fail(ErrorKind::usage, "--producer counts the lines of one input: give one file, or `cat` them into stdin");
+    fail(ErrorKind::usage,
+         "--producer counts the lines of one input: give one file, or `cat` them into stdin");
   }
   Files files;
   std::optional<Rejects> rejects;
@@ -361,6 +376,9 @@ int run_publish(const Context& context, Arguments args) {
   }
   auto sources = open_sources(args, files, context);
   args.publish.bad_line = args.strict ? PublishOptions::BadLine::stop : PublishOptions::BadLine::go_on;
+  for (const auto& text : args.attributes) {
+    args.publish.wrap.attributes.push_back(parse_attribute(text));
+  }
   require_good(args.publish.wrap, args.topic);
 
   redis::ClientOptions client;
@@ -383,35 +401,46 @@ int run_publish(const Context& context, Arguments args) {
 void add_publish(CLI::App& command, Context& context) {
   auto args = std::make_shared<Arguments>();
   auto& wrap = args->publish.wrap;
-  const auto selector = [&](const std::string& names, std::optional<Selector>& target, const std::string& help) {
-    add_parsed(command, names, "FIELD", help, [&target](const std::string& text) { target = Selector::parse(text); });
+  const auto selector = [&](const std::string& names, std::optional<Selector>& target,
+                            const std::string& help) {
+    add_parsed(command, names, "FIELD", help,
+               [&target](const std::string& text) { target = Selector::parse(text); });
   };
   add_topic_option(command, args->topic);
   selector("-k,--key", wrap.key, "where the key is: a field, a JSON Pointer (/a/b), or =LITERAL");
   selector("--type", wrap.type, "where the event type is");
   selector("--id", wrap.id, "where the event id is (default: PRODUCER:LINE)");
-  selector("--time", wrap.time, "where the event's own time is: RFC 3339, or milliseconds since 1970 (default: now)");
-  add_parsed(command, "--attr", "NAME=VALUE", "a context attribute: a literal, or /pointer; may be repeated",
-             [&wrap](const std::string& text) { wrap.attributes.push_back(parse_attribute(text)); });
-  add_text(command, "--key-missing", "LITERAL", wrap.key_missing, "the key of events that have none (default: they are rejected)");
+  selector("--time", wrap.time,
+           "where the event's own time is: RFC 3339, or milliseconds since 1970 (default: now)");
+  add_texts(command, "--attr", "NAME=VALUE", args->attributes,
+            "a context attribute: a literal, or /pointer; may be repeated");
+  add_text(command, "--key-missing", "LITERAL", wrap.key_missing,
+           "the key of events that have none (default: they are rejected)");
   add_parsed(command, "--input", "FORMAT", "auto, json (wrapped) or cloudevents (kept as they are)",
              [&wrap](const std::string& text) { wrap.input = parse_input_format(text); });
-  add_parsed(command, "--producer", "NAME", "publish each line exactly once under this name, however often this is run again",
+  add_parsed(command, "--producer", "NAME",
+             "publish each line exactly once under this name, however often this is run again",
              [args](const std::string& text) {
                require_name("producer", text);
                args->publish.producer = text;
              });
-  selector("--position", wrap.position, "with --producer: where each event has a rising number, instead of counting lines");
-  add_text(command, "--rejects", "FILE", args->rejects_path, "append rejected lines, with line number and reason");
+  selector("--position", wrap.position,
+           "with --producer: where each event has a rising number, instead of counting lines");
+  add_text(command, "--rejects", "FILE", args->rejects_path,
+           "append rejected lines, with line number and reason");
   add_flag(command, "--strict", args->strict, "stop at the first rejected line");
-  add_flag(command, "--receipts", args->receipts, "print one JSON line per event: where it is stored, or why not");
+  add_flag(command, "--receipts", args->receipts,
+           "print one JSON line per event: where it is stored, or why not");
   add_flag(command, "--tee", args->tee, "print each event once it is stored");
   add_parsed(command, "--ack", "LEVEL", "when an event counts as stored: memory, fsync or replicas=N",
              [args](const std::string& text) { args->publish.acknowledge = parse_acknowledge(text); });
-  add_duration(command, "--linger", args->publish.linger, "let events wait this long for company: fuller batches, more delay");
-  add_number(command, "--rate", args->publish.rate_per_second, {1, 100'000'000}, "at most this many events per second");
+  add_duration(command, "--linger", args->publish.linger,
+               "let events wait this long for company: fuller batches, more delay");
+  add_number(command, "--rate", args->publish.rate_per_second, {1, 100'000'000},
+             "at most this many events per second");
   add_flag(command, "--create", args->create, "create the topic if it does not exist");
-  add_duration(command, "--retry-for", args->retry_for, "how long to wait for a server that went away (default 1h)");
+  add_duration(command, "--retry-for", args->retry_for,
+               "how long to wait for a server that went away (default 1h)");
   add_text(command, "--data", "JSON", args->data, "publish this one event");
   command.add_option("FILE", args->files, "files of JSON lines; - is stdin (default: stdin)");
   run_with(command, context, [args, &context] { return run_publish(context, *args); });

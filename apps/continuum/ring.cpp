@@ -9,8 +9,8 @@
 #include "continuum/json.hpp"
 #include "continuum/topic.hpp"
 
-#include <CLI/CLI.hpp>
 #include <unistd.h>
+#include <CLI/CLI.hpp>
 
 #include <algorithm>
 #include <array>
@@ -36,8 +36,8 @@ struct Options {
 
 struct Asked {
   RingDescription description;
-  std::optional<Generation> generation;         // of a topic
-  std::map<Partition, std::uint64_t> events;    // of a topic
+  std::optional<Generation> generation;       // of a topic
+  std::map<Partition, std::uint64_t> events;  // of a topic
 };
 
 Asked ask(const Context& context, const Options& options) {
@@ -105,12 +105,13 @@ int show(const Context& context, const Options& options) {
       out.line(object.text());
       continue;
     }
-    std::vector<Cell> row{member.partition.value, nodes[member.partition], fmt::format("{:.2f}%", shares[i] * 100),
-                          fmt::format("{:.2f}%", fair * 100)};
+    std::vector<Cell> row{member.partition.value, nodes[member.partition],
+                          fmt::format("{:.2f}%", shares[i] * 100), fmt::format("{:.2f}%", fair * 100)};
     if (asked.generation) {
       row.emplace_back(asked.events.at(member.partition));
     }
-    row.emplace_back(std::string(static_cast<std::size_t>(std::lround(shares[i] / largest * bar_columns)), '#'));
+    row.emplace_back(
+        std::string(static_cast<std::size_t>(std::lround(shares[i] / largest * bar_columns)), '#'));
     table.row(std::move(row));
   }
   if (context.json) {
@@ -121,7 +122,8 @@ int show(const Context& context, const Options& options) {
   } else {
     table.print(out);
     out.line("");
-    out.line(fmt::format("ring {}{}: the largest share is {:.3f} times its fair one", asked.description.text(),
+    out.line(fmt::format("ring {}{}: the largest share is {:.3f} times its fair one",
+                         asked.description.text(),
                          asked.generation ? fmt::format(", generation {}", *asked.generation) : "", spread));
   }
   out.flush();
@@ -171,7 +173,8 @@ class Lines {
   std::size_t at_ = 0;
 };
 
-std::string located_json(const Ring& ring, std::string_view key, const std::optional<Generation>& generation) {
+std::string located_json(const Ring& ring, std::string_view key,
+                         const std::optional<Generation>& generation) {
   const auto located = ring.locate(key);
   return JsonObject()
       .add("key", key)
@@ -221,7 +224,8 @@ std::shared_ptr<Options> add_ring_options(CLI::App& command) {
   add_number(command, "-p,--partitions", options->partitions, {1, partitions_max},
              "a ring of that many, without any server");
   add_text(command, "--hash", "ALGORITHM", options->hash, "with --partitions: xxh3");
-  add_number(command, "--virtual-nodes", options->virtual_nodes, {1, 1 << 20}, "with --partitions: for each (256)");
+  add_number(command, "--virtual-nodes", options->virtual_nodes, {1, 1 << 20},
+             "with --partitions: for each (256)");
   return options;
 }
 

@@ -109,6 +109,29 @@ std::optional<Choice> chosen_server(const Context& context) {
   return std::nullopt;
 }
 
+// Absolute; `named` may be empty.
+std::string directory_of(std::string_view named) {
+  std::filesystem::path path(named);
+  if (named.empty()) {
+    const auto state = environment("XDG_STATE_HOME");
+    const auto home = environment("HOME");
+    if (state && state->starts_with('/')) {  // the specification: a relative one is ignored
+      path = *state;
+    } else if (home && home->starts_with('/')) {
+      path = std::filesystem::path(*home) / ".local/state";
+    } else {
+      fail(ErrorKind::usage,
+           "HOME is not set, so there is no directory for the embedded server: name one with -u local:DIR");
+    }
+    path /= "continuum";
+  }
+  auto text = std::filesystem::absolute(path).lexically_normal().string();
+  if (text.size() > 1 && text.ends_with('/')) {
+    text.pop_back();
+  }
+  return text;
+}
+
 }  // namespace
 
 void say(const Context& context, std::string_view text) {
@@ -135,7 +158,7 @@ redis::Address resolve_server(const Context& context) {
   }
   if (!choice || choice->url.starts_with(local_scheme)) {
     const auto directory =
-        local_directory(choice ? std::string_view(choice->url).substr(local_scheme.size()) : std::string_view());
+        directory_of(choice ? std::string_view(choice->url).substr(local_scheme.size()) : std::string_view());
     ensure_local(context, directory);
     auto embedded = local::address(directory);
     embedded.embedded = true;
@@ -175,37 +198,26 @@ void warn_of_loss(const Context& context, const redis::Session& session) {
   const auto& facts = session.facts();
   const auto at = session.address().text();
   if (!facts.append_only_file) {
-    say(context, fmt::format("{} has no append-only file: events since its last snapshot are lost when it stops "
-                             "(appendonly yes keeps them)",
-                             at));
+    say(context,
+        fmt::format("{} has no append-only file: events since its last snapshot are lost when it stops "
+                    "(appendonly yes keeps them)",
+                    at));
   }
   if (facts.eviction.starts_with("volatile-")) {
-    say(context, fmt::format("{} may evict the state of unnamed producers when it is full (maxmemory-policy {}): a "
-                             "retry could then store an event twice",
-                             at, facts.eviction));
+    say(context,
+        fmt::format("{} may evict the state of unnamed producers when it is full (maxmemory-policy {}): a "
+                    "retry could then store an event twice",
+                    at, facts.eviction));
   }
 }
 
-std::string local_directory(std::string_view named) {
-  std::filesystem::path path(named);
+std::string local_directory(const Context& context, std::string_view named) {
   if (named.empty()) {
-    const auto state = environment("XDG_STATE_HOME");
-    const auto home = environment("HOME");
-    if (state && state->starts_with('/')) {  // the specification: a relative one is ignored
-      path = *state;
-    } else if (home && home->starts_with('/')) {
-      path = std::filesystem::path(*home) / ".local/state";
-    } else {
-      fail(ErrorKind::usage,
-           "HOME is not set, so there is no directory for the embedded server: name one with -u local:DIR");
+    if (const auto choice = chosen_server(context); choice && choice->url.starts_with(local_scheme)) {
+      return directory_of(std::string_view(choice->url).substr(local_scheme.size()));
     }
-    path /= "continuum";
   }
-  auto text = std::filesystem::absolute(path).lexically_normal().string();
-  if (text.size() > 1 && text.ends_with('/')) {
-    text.pop_back();
-  }
-  return text;
+  return directory_of(named);
 }
 
 bool ensure_local(const Context& context, const std::string& directory) {

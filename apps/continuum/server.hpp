@@ -28,16 +28,17 @@ void say_more(const Context& context, std::string_view text);
 // named or a person is there. Throws Error{usage} with the ways to name a server otherwise.
 [[nodiscard]] redis::Address resolve_server(const Context& context);
 
-// connect() to that server. needs.eviction and notice are filled in from the context; the rest of `options` is
-// the command's.
+// connect() to that server. needs.eviction and notice are filled in from the context; the rest of `options`
+// is the command's.
 [[nodiscard]] std::unique_ptr<redis::Session> connect(const Context& context, redis::ClientOptions options);
 [[nodiscard]] std::unique_ptr<redis::Session> connect(const Context& context, redis::Needs::Access access);
 
 // Says what this server may lose by its configuration. For commands that store.
 void warn_of_loss(const Context& context, const redis::Session& session);
 
-// The directory of the embedded server: `named`, or continuum/ in the user's state directory. Absolute.
-[[nodiscard]] std::string local_directory(std::string_view named);
+// The directory of the embedded server, absolute: `named`, else that of the local: server which the flag, the
+// environment or the profile names, else continuum/ in the user's state directory.
+[[nodiscard]] std::string local_directory(const Context& context, std::string_view named);
 // Starts the embedded server and says so. False when it ran already.
 bool ensure_local(const Context& context, const std::string& directory);
 

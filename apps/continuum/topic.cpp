@@ -57,14 +57,15 @@ struct CreateOptions {
 // What the caller asked for and the topic that is there do not agree on; empty when they agree.
 std::string difference(const CreateOptions& wanted, const RingDescription& ring, const Topic& topic) {
   if (topic.ring() != ring) {
-    return fmt::format("its ring is {}, not {}", topic.ring().text(), ring.text());
+    return fmt::format("its ring is {}, not {}: take another name", topic.ring().text(), ring.text());
   }
   if (topic.settings.frames != wanted.settings.frames) {
-    return fmt::format("its frames are {}, not {}", name_of(topic.settings.frames), name_of(wanted.settings.frames));
+    return fmt::format("its frames are {}, not {}: `continuum topic set` changes that",
+                       name_of(topic.settings.frames), name_of(wanted.settings.frames));
   }
   if (topic.settings.event_bytes_max != wanted.settings.event_bytes_max) {
-    return fmt::format("its event_bytes_max is {}, not {}", topic.settings.event_bytes_max,
-                       wanted.settings.event_bytes_max);
+    return fmt::format("its event_bytes_max is {}, not {}: `continuum topic set` changes that",
+                       topic.settings.event_bytes_max, wanted.settings.event_bytes_max);
   }
   return {};
 }
@@ -80,7 +81,7 @@ int create(const Context& context, const CreateOptions& options) {
   const auto created = create_topic(*session, options.name, ring, options.settings);
   const auto topic = load_topic(*session, options.name);
   if (const auto differs = difference(options, ring, topic); !differs.empty()) {
-    fail(ErrorKind::usage, "topic {} exists, and {}: `continuum topic set` changes settings", options.name, differs);
+    fail(ErrorKind::usage, "topic {} exists, and {}", options.name, differs);
   }
   Output out;
   const std::string_view status = created == Created::created ? "created" : "exists";
@@ -99,7 +100,8 @@ int create(const Context& context, const CreateOptions& options) {
 }
 
 void add_create(CLI::App& command, Context& context) {
-  auto& create_command = add_subcommand(command, "create", "create a topic; one that exists as described is fine");
+  auto& create_command =
+      add_subcommand(command, "create", "create a topic; one that exists as described is fine");
   const auto options = std::make_shared<CreateOptions>();
   add_name(create_command, options->name);
   add_number(create_command, "-p,--partitions", options->partitions, {1, partitions_max}, "how many (8)");
@@ -109,8 +111,9 @@ void add_create(CLI::App& command, Context& context) {
   add_parsed(create_command, "--frames", "auto|plain|single",
              "how events are kept: compressed in batches, as text, one an entry",
              [options](const std::string& text) { apply_setting(options->settings, "frames=" + text); });
-  add_parsed(create_command, "--event-bytes-max", "SIZE", "the longest event that is taken (1MiB)",
-             [options](const std::string& text) { apply_setting(options->settings, "event_bytes_max=" + text); });
+  add_parsed(
+      create_command, "--event-bytes-max", "SIZE", "the longest event that is taken (1MiB)",
+      [options](const std::string& text) { apply_setting(options->settings, "event_bytes_max=" + text); });
   run_with(create_command, context, [&context, options] { return create(context, *options); });
 }
 
@@ -130,8 +133,9 @@ int list(const Context& context) {
   for (const auto& name : list_topics(*session)) {
     const auto topic = find_topic(*session, name);
     if (!topic) {
-      say(context, fmt::format("the creation of topic {} was not finished: `continuum topic create {}` finishes it",
-                               name, name));
+      say(context,
+          fmt::format("the creation of topic {} was not finished: `continuum topic create {}` finishes it",
+                      name, name));
       continue;
     }
     const auto events = events_of(*session, *topic);
@@ -210,12 +214,12 @@ int drop(const Context& context, const DropOptions& options) {
          hint_of(options.name, all));
   }
   if (!options.yes || options.dry_run) {
-    const auto what =
-        topic ? fmt::format("topic {}: {} partitions, {} groups", options.name, topic->partitions().size(),
-                            topic->groups.size())
-              : fmt::format("topic {}, whose creation was not finished", options.name);
+    const auto what = topic ? fmt::format("topic {}: {} partitions, {} groups", options.name,
+                                          topic->partitions().size(), topic->groups.size())
+                            : fmt::format("topic {}, whose creation was not finished", options.name);
     if (!options.dry_run) {
-      fail(ErrorKind::usage, "this would delete {}, and every event in it, for good: add --yes to do it", what);
+      fail(ErrorKind::usage, "this would delete {}, and every event in it, for good: add --yes to do it",
+           what);
     }
     Output().line("would delete " + what).flush();
     return 0;
@@ -246,7 +250,8 @@ void add_topic(CLI::App& command, Context& context) {
   auto& set_command = add_subcommand(command, "set", "change settings of a topic");
   const auto changes = std::make_shared<SetOptions>();
   add_topic_option(set_command, changes->name);
-  set_command.add_option("NAME=VALUE", changes->assignments, "frames=auto|plain|single, event_bytes_max=SIZE")
+  set_command
+      .add_option("NAME=VALUE", changes->assignments, "frames=auto|plain|single, event_bytes_max=SIZE")
       ->required();
   run_with(set_command, context, [&context, changes] { return set(context, *changes); });
 

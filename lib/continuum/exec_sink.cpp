@@ -132,14 +132,14 @@ class ExecSink final : public HandlerSink, public std::enable_shared_from_this<E
     const Verdict verdict = verdict_of(status);
     if (verdict == Verdict::down) {
       window_.put_back(offset);
-      set_down(fmt::format("{} ended with {}", place_.command->program(), status.text()));
+      set_down(fmt::format("{}: {}", place_.command->program(), status.text()));
       return;
     }
     set_up();
     if (verdict == Verdict::done) {
       settle(offset, verdict, {});
     } else {
-      settle(offset, verdict, fmt::format("{} ended with {}", place_.command->program(), status.text()));
+      settle(offset, verdict, fmt::format("{}: {}", place_.command->program(), status.text()));
     }
   }
 

@@ -16,7 +16,8 @@ namespace {
 constexpr std::size_t chunk_bytes = std::size_t{1} << 20;
 }
 
-LineReader::LineReader(std::vector<LineSource> sources, int wake) : sources_(std::move(sources)), wake_(wake) {
+LineReader::LineReader(std::vector<LineSource> sources, int wake)
+    : sources_(std::move(sources)), wake_(wake) {
   // Events given as a text need no megabyte.
   const bool small = sources_.size() == 1 && sources_[0].descriptor < 0;
   buffer_.resize((small ? sources_[0].text.size() + 1 : chunk_bytes) + json::padding_bytes);
@@ -119,7 +120,8 @@ LineReader::Filled LineReader::fill() {
     }
   }
   for (;;) {
-    const auto n = ::read(from.descriptor, buffer_.data() + end_, buffer_.size() - json::padding_bytes - end_);
+    const auto n =
+        ::read(from.descriptor, buffer_.data() + end_, buffer_.size() - json::padding_bytes - end_);
     if (n > 0) {
       end_ += static_cast<std::size_t>(n);
       bytes_read_ += static_cast<std::uint64_t>(n);
@@ -154,6 +156,8 @@ void LineReader::wait(std::optional<std::chrono::steady_clock::time_point> deadl
   poll_until(wake_, source_ < sources_.size() ? sources_[source_].descriptor : -1, deadline);
 }
 
-void LineReader::wait_only(std::chrono::steady_clock::time_point deadline) const { poll_until(wake_, -1, deadline); }
+void LineReader::wait_only(std::chrono::steady_clock::time_point deadline) const {
+  poll_until(wake_, -1, deadline);
+}
 
 }  // namespace continuum

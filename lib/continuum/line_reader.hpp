@@ -21,10 +21,10 @@ struct LineSource {
 };
 
 struct Line {
-  std::string_view text;       // without the newline; json::padding_bytes readable bytes follow
-  std::uint64_t number = 0;    // over all sources, from 1
-  std::size_t source = 0;      // index of its source
-  std::size_t cut_bytes = 0;   // how much of an overlong line is not in `text`
+  std::string_view text;      // without the newline; json::padding_bytes readable bytes follow
+  std::uint64_t number = 0;   // over all sources, from 1
+  std::size_t source = 0;     // index of its source
+  std::size_t cut_bytes = 0;  // how much of an overlong line is not in `text`
 };
 
 class LineReader {

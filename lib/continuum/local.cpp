@@ -106,10 +106,11 @@ void require_ours(const std::string& directory) {
          directory, found.st_uid, geteuid());
   }
   if ((found.st_mode & 077) != 0) {
-    fail(ErrorKind::usage,
-         "the embedded server's directory {} is open to other users: `chmod 700 {}`, or name another one with "
-         "-u local:DIR",
-         directory, directory);
+    fail(
+        ErrorKind::usage,
+        "the embedded server's directory {} is open to other users: `chmod 700 {}`, or name another one with "
+        "-u local:DIR",
+        directory, directory);
   }
 }
 
@@ -177,8 +178,10 @@ Probe probe(const Files& files) {
     fail_by_errno("ask who listens on", files.socket);
   }
   if (peer.uid != geteuid()) {
-    fail(ErrorKind::usage, "the socket {} belongs to process {} of user {}, not to us: name another directory with "
-         "-u local:DIR", files.socket, peer.pid, peer.uid);
+    fail(ErrorKind::usage,
+         "the socket {} belongs to process {} of user {}, not to us: name another directory with "
+         "-u local:DIR",
+         files.socket, peer.pid, peer.uid);
   }
   const bool known = peer.pid > 0 && peer.pid == read_pid(files.pid);
   return {known ? Found::ours : Found::somebody, peer.pid};
@@ -207,10 +210,11 @@ void require_same(const std::string& directory, const Files& files, pid_t pid) {
   } catch (const Error& error) {
     why = error.message();
   }
-  fail(ErrorKind::usage,
-       "process {} listens on {}, but is not our embedded server ({}): end it, or name another directory with "
-       "-u local:DIR",
-       pid, files.socket, why);
+  fail(
+      ErrorKind::usage,
+      "process {} listens on {}, but is not our embedded server ({}): end it, or name another directory with "
+      "-u local:DIR",
+      pid, files.socket, why);
 }
 
 // --- starting
@@ -419,8 +423,8 @@ Launched launch(const std::string& directory, const Files& files, const StartOpt
                 const std::vector<std::string>& launcher) {
   std::vector<std::string> words = launcher;
   words.insert(words.end(), {"redis-server", files.configuration});
-  const auto spawned = spawn(
-      {pointers_of(words), pointers_of(options.environment), directory.c_str(), files.log.c_str(), -1});
+  const auto spawned =
+      spawn({pointers_of(words), pointers_of(options.environment), directory.c_str(), files.log.c_str(), -1});
   if (spawned.error == ENOENT) {
     return Launched::not_found;
   }
@@ -437,8 +441,8 @@ Launched launch(const std::string& directory, const Files& files, const StartOpt
     }
     if (Clock::now() > until) {
       process.terminate();
-      fail(ErrorKind::server, "redis-server (process {}) did not open {} within {} s: look into {}", spawned.pid,
-           files.socket, options.patience.count() / 1000, files.log);
+      fail(ErrorKind::server, "redis-server (process {}) did not open {} within {} s: look into {}",
+           spawned.pid, files.socket, options.patience.count() / 1000, files.log);
     }
     pause = std::min(pause * 2, Milliseconds(20));
   }
@@ -469,7 +473,8 @@ redis::Address address(const std::string& directory) {
   where.socket_path = Files(directory).socket;
   if (where.socket_path.size() > socket_path_bytes_max) {
     fail(ErrorKind::usage,
-         "the path {} has {} bytes, and the system allows {} for a socket: name a shorter directory with -u local:DIR",
+         "the path {} has {} bytes, and the system allows {} for a socket: name a shorter directory with -u "
+         "local:DIR",
          where.socket_path, where.socket_path.size(), socket_path_bytes_max);
   }
   return where;
@@ -509,7 +514,8 @@ Start start(const std::string& directory, const StartOptions& options) {
   }
   if (launched == Launched::not_found) {
     fail(ErrorKind::usage,
-         "redis-server is not installed, and the embedded server needs it: `apt install redis-server`, or name a "
+         "redis-server is not installed, and the embedded server needs it: `apt install redis-server`, or "
+         "name a "
          "server with -u URL");
   }
   if (launched == Launched::ended) {
@@ -544,8 +550,8 @@ bool stop(const std::string& directory) {
     refusal = error.message();  // or the end of the connection, which is what was asked for
   }
   if (!process.ended_within(stop_patience)) {
-    fail(ErrorKind::server, "the embedded server (process {}) did not end: {}. Its log is {}", seen.pid, refusal,
-         files.log);
+    fail(ErrorKind::server, "the embedded server (process {}) did not end: {}. Its log is {}", seen.pid,
+         refusal, files.log);
   }
   return true;
 }

@@ -1,8 +1,8 @@
 // The embedded server: a private redis-server on a unix socket in one directory.
 //
-// The directory is 0700, ours, and holds redis.sock, redis.log, redis.pid, redis.conf (written at each start),
-// lock, and appendonlydir. The server outlives the command that started it: it is nobody's child and in
-// nobody's session. However many processes start it at the same moment, one does, under the lock.
+// The directory is 0700, ours, and holds redis.sock, redis.log, redis.pid, redis.conf (written at each
+// start), lock, and appendonlydir. The server outlives the command that started it: it is nobody's child and
+// in nobody's session. However many processes start it at the same moment, one does, under the lock.
 #pragma once
 
 #include "continuum/redis.hpp"
@@ -35,16 +35,17 @@ struct Status {
   std::chrono::seconds uptime{0};
 };
 
-// `directory` is absolute here and below. Throws Error{usage} when the socket's path would be too long for the
-// system.
+// `directory` is absolute here and below. Throws Error{usage} when the socket's path would be too long for
+// the system.
 [[nodiscard]] redis::Address address(const std::string& directory);
 
-// Makes sure that the server runs and answers. Cheap when it does. Throws Error{usage} when the directory is not
-// ours alone, something else is on the socket, or redis-server is missing or too old; Error{server} when it
-// does not come up, with the end of its log.
+// Makes sure that the server runs and answers. Cheap when it does. Throws Error{usage} when the directory is
+// not ours alone, something else is on the socket, or redis-server is missing or too old; Error{server} when
+// it does not come up, with the end of its log.
 Start start(const std::string& directory, const StartOptions& options);
 
-// Ends the server and waits until it is gone. False when it did not run. Throws Error{server} when it refuses.
+// Ends the server and waits until it is gone. False when it did not run. Throws Error{server} when it
+// refuses.
 bool stop(const std::string& directory);
 
 // nullopt when it does not run.

@@ -75,8 +75,9 @@ bool is_control(std::string_view character) {
     return at(0) == 0xC2 && at(1) < 0xA0;  // U+0080 to U+009F
   }
   if (character.size() == 3 && at(0) == 0xE2) {
-    const bool separators_and_embeddings = at(1) == 0x80 && at(2) >= 0xA8 && at(2) <= 0xAE;  // U+2028 to U+202E
-    const bool isolates = at(1) == 0x81 && at(2) >= 0xA6 && at(2) <= 0xA9;                   // U+2066 to U+2069
+    const bool separators_and_embeddings =
+        at(1) == 0x80 && at(2) >= 0xA8 && at(2) <= 0xAE;                    // U+2028 to U+202E
+    const bool isolates = at(1) == 0x81 && at(2) >= 0xA6 && at(2) <= 0xA9;  // U+2066 to U+2069
     return separators_and_embeddings || isolates;
   }
   return false;
@@ -90,8 +91,8 @@ void require_name(std::string_view what, std::string_view name) {
     fail(ErrorKind::usage, "the {} name is empty: {}", what, rule);
   }
   if (name.size() > name_bytes_max) {
-    fail(ErrorKind::usage, "the {} name {}… has {} bytes: {}", what, printable(name.substr(0, 20)), name.size(),
-         rule);
+    fail(ErrorKind::usage, "the {} name {}… has {} bytes: {}", what, printable(name.substr(0, 20)),
+         name.size(), rule);
   }
   const auto bad = std::ranges::find_if_not(name, is_name_byte);
   if (bad != name.end()) {

@@ -20,11 +20,17 @@ std::uint64_t chained(std::uint64_t chain, Position position, std::uint64_t line
   return XXH3_64bits(link.data(), sizeof link);
 }
 
-std::string digest_text(std::uint64_t chain) { return fmt::format("{:016x}", chain); }
+std::string digest_text(std::uint64_t chain) {
+  return fmt::format("{:016x}", chain);
+}
 
-std::uint64_t digest_value(const std::string& text) { return std::strtoull(text.c_str(), nullptr, 16); }
+std::uint64_t digest_value(const std::string& text) {
+  return std::strtoull(text.c_str(), nullptr, 16);
+}
 
-bool is_blank(std::string_view text) { return text.find_first_not_of(" \t\r") == std::string_view::npos; }
+bool is_blank(std::string_view text) {
+  return text.find_first_not_of(" \t\r") == std::string_view::npos;
+}
 
 }  // namespace
 
@@ -73,10 +79,10 @@ PublishInput::PublishInput(const PublishOptions& options, const Topic& topic, co
         claimed_until_ = std::max(claimed_until_, state.position);
         const bool counted = state.digest == by_position;
         if (counted != options.wrap.position.has_value()) {
-          fail(ErrorKind::usage,
-               "producer {} has published to topic {} {} --position so far; {}", options.producer, topic.name,
-               counted ? "with" : "without",
-               counted ? "give the same --position, or another --producer" : "leave it out, or give another --producer");
+          fail(ErrorKind::usage, "producer {} has published to topic {} {} --position so far; {}",
+               options.producer, topic.name, counted ? "with" : "without",
+               counted ? "give the same --position, or another --producer"
+                       : "leave it out, or give another --producer");
         }
         // Positions out of the events say themselves what was stored: input may begin anywhere.
         g.claims.emplace(partition, Claim{state.position, state.digest, 0, counted});
@@ -134,7 +140,8 @@ void PublishInput::take(const Line& line) {
     return;
   }
   if (line.cut_bytes > 0) {
-    reject(line, fmt::format("the line has {} bytes, over what can be read", line.text.size() + line.cut_bytes));
+    reject(line,
+           fmt::format("the line has {} bytes, over what can be read", line.text.size() + line.cut_bytes));
     return;
   }
   if (const auto why = wrapper_.read(line.text, Position(line.number))) {
@@ -143,7 +150,8 @@ void PublishInput::take(const Line& line) {
   }
   const Position position = wrapper_.position();
   if (position <= last_position_) {
-    reject(line, fmt::format("its position {} does not rise: the event before it has {}", position, last_position_));
+    reject(line, fmt::format("its position {} does not rise: the event before it has {}", position,
+                             last_position_));
     return;
   }
   last_position_ = position;
@@ -208,10 +216,11 @@ std::optional<Partition> PublishInput::stored_at(const Line& line, Position posi
       claim.chain = chained(claim.chain, position, XXH3_64bits(line.text.data(), line.text.size()));
       if (position == claim.position) {
         if (digest_text(claim.chain) != claim.digest) {
-          fail(ErrorKind::loss,
-               "the input differs from the one stored under producer {}: up to line {} it does not match what "
-               "partition {} has. Nothing was published; give another --producer for another input",
-               options_.producer, position, found->first);
+          fail(
+              ErrorKind::loss,
+              "the input differs from the one stored under producer {}: up to line {} it does not match what "
+              "partition {} has. Nothing was published; give another --producer for another input",
+              options_.producer, position, found->first);
         }
         claim.met = true;
         if (--unmet_ == 0) {
@@ -235,7 +244,8 @@ void PublishInput::require_claims(Position passed) const {
     for (const auto& [partition, claim] : g.claims) {
       if (!claim.met && claim.position < passed) {
         fail(ErrorKind::loss,
-             "the input differs from the one stored under producer {}: it has no event at line {} for partition {}, "
+             "the input differs from the one stored under producer {}: it has no event at line {} for "
+             "partition {}, "
              "where the stored one has. Nothing was published; give another --producer for another input",
              options_.producer, claim.position, partition);
       }
@@ -281,7 +291,8 @@ void PublishInput::keep_rate() {
     rate_start_ = now;
   }
   ++rate_events_;
-  const auto due = rate_start_ + std::chrono::nanoseconds(rate_events_ * 1'000'000'000 / options_.rate_per_second);
+  const auto due =
+      rate_start_ + std::chrono::nanoseconds(rate_events_ * 1'000'000'000 / options_.rate_per_second);
   // Sleeps shorter than a timer tick would make the rate wrong.
   if (due - now < std::chrono::milliseconds(1)) {
     return;

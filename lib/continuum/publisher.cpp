@@ -194,8 +194,9 @@ class Publisher {
       summary_.error = input_error_;
     }
     if (!summary_.error && stops_ > 0) {
-      summary_.error = Error(ErrorKind::interrupted, named_ ? "interrupted: run it again to continue where it stopped"
-                                                            : "interrupted: what was read is stored, the rest is not");
+      summary_.error =
+          Error(ErrorKind::interrupted, named_ ? "interrupted: run it again to continue where it stopped"
+                                               : "interrupted: what was read is stored, the rest is not");
     }
   }
 
@@ -237,7 +238,8 @@ class Publisher {
     }
     const auto& facts = client_.facts();
     if (!facts.append_only_file) {
-      fail(ErrorKind::usage, "--ack fsync: {} has no append-only file: set appendonly yes", client_.address().text());
+      fail(ErrorKind::usage, "--ack fsync: {} has no append-only file: set appendonly yes",
+           client_.address().text());
     }
     redis::Request request;
     request.command("CONFIG", "GET", "appendfsync").keep_errors();
@@ -252,7 +254,8 @@ class Publisher {
     std::sscanf(facts.version.c_str(), "%d.%d", &major, &minor);
     if (major * 100 + minor < 702) {
       fail(ErrorKind::usage,
-           "--ack fsync: {} is {} {}, which can promise it only with appendfsync always: set that, or use 7.2 or later",
+           "--ack fsync: {} is {} {}, which can promise it only with appendfsync always: set that, or use "
+           "7.2 or later",
            client_.address().text(), facts.name, facts.version);
     }
     wait_aof_ = true;
@@ -270,8 +273,8 @@ class Publisher {
     redis::Request open;
     const auto partitions = topic_.partitions();
     for (const auto p : partitions) {
-      open.run(redis::Script::open, {meta_key(topic_.name, p), producer_key(topic_.name, p, producer_)}, topic_.log_id,
-               epoch_);
+      open.run(redis::Script::open, {meta_key(topic_.name, p), producer_key(topic_.name, p, producer_)},
+               topic_.log_id, epoch_);
     }
     if (options_.acknowledge.level == Acknowledge::Level::replicas) {
       open.command("WAIT", options_.acknowledge.replicas, wait_for_copies.count()).may_block(wait_for_copies);
@@ -286,7 +289,8 @@ class Publisher {
       for (const auto& [generation, ring] : topic_.rings) {
         if (const auto position = fields.field(fmt::format("pos.{}", generation))) {
           const auto digest = fields.field(fmt::format("dig.{}", generation));
-          stored[generation][partitions[i]] = {Position(std::stoull(std::string(*position))), std::string(digest.value_or(""))};
+          stored[generation][partitions[i]] = {Position(std::stoull(std::string(*position))),
+                                               std::string(digest.value_or(""))};
         }
       }
     }
@@ -309,7 +313,8 @@ class Publisher {
                 batch->digest, batch->events(), batch->encoding == Encoding::plain ? "e" : "z",
                 batch->encoding == Encoding::plain ? batch->lines : batch->frame, producer_);
     if (options_.acknowledge.level == Acknowledge::Level::replicas) {
-      request.command("WAIT", options_.acknowledge.replicas, wait_for_copies.count()).may_block(wait_for_copies);
+      request.command("WAIT", options_.acknowledge.replicas, wait_for_copies.count())
+          .may_block(wait_for_copies);
     } else if (wait_aof_) {
       request.command("WAITAOF", 1, 0, wait_for_copies.count()).may_block(wait_for_copies);
     }
@@ -353,14 +358,16 @@ class Publisher {
         first = Offset(replies[0][2].number() - batch->events());
       }
       lane.acked = std::max(lane.acked, batch->last());
-      const bool confirmed = replies.size() < 2 || copies(replies[1]) >= std::max(1U, options_.acknowledge.replicas);
+      const bool confirmed =
+          replies.size() < 2 || copies(replies[1]) >= std::max(1U, options_.acknowledge.replicas);
       confirm(*batch, first, confirmed ? StoredBatch::Status::stored : StoredBatch::Status::unconfirmed);
       budget_.give(batch->lines.size());
     } else if (code == "GAP") {
       const Position position(replies[0][1].number());
       if (position < lane.acked) {
         fail(ErrorKind::loss,
-             "{} lost events of topic {}, partition {}: it had confirmed up to line {} and now has only up to line {}. {}",
+             "{} lost events of topic {}, partition {}: it had confirmed up to line {} and now has only up "
+             "to line {}. {}",
              client_.address().text(), topic_.name, batch->partition, lane.acked, position,
              named_ ? "Run the same command again to store them again"
                     : "Did it restart or fail over? `continuum inspect` shows what it has");
@@ -408,36 +415,42 @@ class Publisher {
            named_ ? ", it continues where it stopped" : "");
     }
     if (code == "BEHIND") {
-      fail(ErrorKind::loss, "{}: the partition is at an older ring than the topic: the server lost a resize", at);
+      fail(ErrorKind::loss, "{}: the partition is at an older ring than the topic: the server lost a resize",
+           at);
     }
     if (code == "FENCED") {
       fenced();
     }
     if (code == "UNKNOWN" || code == "EXPIRED") {
-      fail(ErrorKind::loss, "{}: the server no longer knows the producer {}: its state was deleted or evicted", at,
+      fail(ErrorKind::loss,
+           "{}: the server no longer knows the producer {}: its state was deleted or evicted", at,
            options_.wrap.producer);
     }
     if (code == "NOLOG") {
       no_log();
     }
-    fail(ErrorKind::server, "{}: the server gave an answer to append that this version does not know: {}", at, code);
+    fail(ErrorKind::server, "{}: the server gave an answer to append that this version does not know: {}", at,
+         code);
   }
 
   [[noreturn]] void no_log() const {
     fail(ErrorKind::loss,
-         "the log of topic {} is gone from {}, or is another one: was it dropped, flushed, or restarted empty? "
+         "the log of topic {} is gone from {}, or is another one: was it dropped, flushed, or restarted "
+         "empty? "
          "`continuum topic ls` shows what is there",
          topic_.name, client_.address().text());
   }
 
   [[noreturn]] void fenced() const {
-    fail(ErrorKind::fenced, "another process publishes as producer {} to topic {} and has taken over", producer_,
-         topic_.name);
+    fail(ErrorKind::fenced, "another process publishes as producer {} to topic {} and has taken over",
+         producer_, topic_.name);
   }
 
   // What was sent or read without a known end counts as unconfirmed.
   void count_unconfirmed() {
-    const auto lost = [&](const Batch& batch) { confirm(batch, std::nullopt, StoredBatch::Status::unconfirmed); };
+    const auto lost = [&](const Batch& batch) {
+      confirm(batch, std::nullopt, StoredBatch::Status::unconfirmed);
+    };
     try {
       for (const auto& flight : std::exchange(in_flight_, {})) {
         if (flight.batch) {

@@ -36,7 +36,7 @@ struct PublishOptions {
   WrapOptions wrap;      // topic, producer, limits are filled in by publish()
   std::string producer;  // empty: unnamed, not to be continued
   Acknowledge acknowledge;
-  Milliseconds linger{0};            // how long a batch may wait to become fuller
+  Milliseconds linger{0};             // how long a batch may wait to become fuller
   std::uint64_t rate_per_second = 0;  // 0: no limit
   enum class BadLine : std::uint8_t { go_on, stop };
   BadLine bad_line = BadLine::go_on;
@@ -83,14 +83,14 @@ struct PublishHooks {
 
 struct PublishSummary {
   std::uint64_t stored = 0;
-  std::uint64_t duplicates = 0;   // stored by an earlier run
+  std::uint64_t duplicates = 0;  // stored by an earlier run
   std::uint64_t rejected = 0;
   std::uint64_t unconfirmed = 0;  // sent, but not confirmed at the level asked for
   std::optional<Error> error;     // what ended it before the end of its input
 };
 
-// Publishes all lines of the sources. What was stored before an error is in the summary. Throws Error{usage} for
-// options that cannot work, before anything is read.
+// Publishes all lines of the sources. What was stored before an error is in the summary. Throws Error{usage}
+// for options that cannot work, before anything is read.
 PublishSummary publish(redis::Session& session, const Topic& topic, PublishOptions options,
                        std::vector<LineSource> sources, const PublishHooks& hooks);
 

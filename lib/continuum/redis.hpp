@@ -27,7 +27,7 @@ namespace continuum::redis {
 
 // redis://[USER[:PASSWORD]@]HOST[:PORT][/DB], unix://PATH[?db=N&user=U], with %XX escapes.
 struct Address {
-  std::string host;         // empty for a unix socket
+  std::string host;  // empty for a unix socket
   std::uint16_t port = 6379;
   std::string socket_path;  // empty for TCP
   std::string user;
@@ -147,9 +147,9 @@ class Replies {
 
 // What was learned on connect.
 struct ServerFacts {
-  std::string version;           // as the server states it
-  std::string name = "Redis";    // or Valkey
-  std::string eviction;          // maxmemory-policy
+  std::string version;         // as the server states it
+  std::string name = "Redis";  // or Valkey
+  std::string eviction;        // maxmemory-policy
   bool append_only_file = false;
   bool replica = false;
   std::string master;  // host:port, of a replica
@@ -171,7 +171,8 @@ struct ClientOptions {
   Milliseconds retry_for{0};
   // A server that is loading, busy or full is waited for this long even at the start.
   Milliseconds patience{30'000};
-  // For a person: lost connections, waiting for a server that is loading or full, and their end. May be empty.
+  // For a person: lost connections, waiting for a server that is loading or full, and their end. May be
+  // empty.
   std::function<void(const std::string&)> notice;
 };
 

@@ -693,7 +693,9 @@ Session::Session(Address address, ClientOptions options)
 
 Session::~Session() = default;
 
-Replies Session::call(Request request) { return run_until_done(impl_->io, impl_->client.call(std::move(request))); }
+Replies Session::call(Request request) {
+  return run_until_done(impl_->io, impl_->client.call(std::move(request)));
+}
 
 const ServerFacts& Session::facts() const {
   return impl_->client.facts();

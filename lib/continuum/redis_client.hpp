@@ -1,9 +1,9 @@
 // The asynchronous client under Session, Publisher and Worker. Private to the library: includes Asio.
 //
-// Requests are pipelined and answered in order. When the connection is lost, or an answer says that the server
-// cannot do it now (LOADING, BUSY, OOM, MISCONF, READONLY, NOSCRIPT, …), the connection is dropped and
-// every request that is not answered yet is sent again, in order, on the next one. That is right because every
-// script is idempotent under its chain, number or fence (docs/architecture.md); requests that are not
+// Requests are pipelined and answered in order. When the connection is lost, or an answer says that the
+// server cannot do it now (LOADING, BUSY, OOM, MISCONF, READONLY, NOSCRIPT, …), the connection is dropped and
+// every request that is not answered yet is sent again, in order, on the next one. That is right because
+// every script is idempotent under its chain, number or fence (docs/architecture.md); requests that are not
 // must not be given to a client that retries.
 #pragma once
 
@@ -17,7 +17,6 @@ class io_context;
 }
 
 namespace continuum::redis {
-
 
 class Client {
  public:

@@ -47,13 +47,14 @@ Frames parse_frames(std::string_view text) {
 }
 
 // A field of the topic hash that must be there and be a number.
-std::uint64_t number_field(redis::Reply reply, std::string_view topic, std::string_view name, std::uint64_t max) {
+std::uint64_t number_field(redis::Reply reply, std::string_view topic, std::string_view name,
+                           std::uint64_t max) {
   const auto text = reply.field(name).value_or("");
   std::uint64_t value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (error != std::errc() || end != text.data() + text.size() || value > max) {
-    fail(ErrorKind::loss, "topic {}: the field {} of its hash {} is damaged ({:?})", topic, name, topic_key(topic),
-         printable(text));
+    fail(ErrorKind::loss, "topic {}: the field {} of its hash {} is damaged (\"{}\")", topic, name,
+         topic_key(topic), printable(text));
   }
   return value;
 }
@@ -66,7 +67,7 @@ std::optional<Generation> generation_of(std::string_view digits) {
   Generation::rep value = 0;
   const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
   return error == std::errc() && end == digits.data() + digits.size() ? std::optional(Generation(value))
-                                                                       : std::nullopt;
+                                                                      : std::nullopt;
 }
 
 void read_field(Topic& topic, std::string_view name, std::string_view value) {
@@ -77,7 +78,8 @@ void read_field(Topic& topic, std::string_view name, std::string_view value) {
   } else if (name.starts_with("group:")) {
     // The policy may have a blank in it ("since MS"), the generation has none.
     const auto blank = value.rfind(' ');
-    const auto generation = blank == std::string_view::npos ? std::nullopt : generation_of(value.substr(blank + 1));
+    const auto generation =
+        blank == std::string_view::npos ? std::nullopt : generation_of(value.substr(blank + 1));
     if (!generation) {
       fail(ErrorKind::loss, "topic {}: the field {} of its hash is damaged", topic.name, printable(name));
     }
@@ -123,14 +125,16 @@ bool finish_creation(redis::Session& session, const Topic& topic, Generation x) 
   const auto& ring = topic.rings.at(x);
   redis::Request seal;
   for (const auto& member : ring.members) {
-    seal.run(redis::Script::seal, {meta_key(topic.name, member.partition), log_key(topic.name, member.partition)},
-             topic.log_id, x, "new");
+    seal.run(redis::Script::seal,
+             {meta_key(topic.name, member.partition), log_key(topic.name, member.partition)}, topic.log_id, x,
+             "new");
   }
   const auto sealed = session.call(std::move(seal));
   for (std::size_t i = 0; i < sealed.size(); ++i) {
     if (sealed[i][0].text() == "NOLOG") {
       fail(ErrorKind::usage,
-           "{} holds the log of another topic of that name: look at it, then delete what is left by `continuum topic "
+           "{} holds the log of another topic of that name: look at it, then delete what is left by "
+           "`continuum topic "
            "drop -t {} --yes`",
            place(topic.name, ring.members[i].partition), topic.name);
     }
@@ -187,7 +191,8 @@ bool is_policy(std::string_view text) {
 }
 
 // Registers the group in the topic unless somebody did; either way topic.groups then has what holds.
-void register_in_topic(redis::Session& session, Topic& topic, const std::string& group, const std::string& policy) {
+void register_in_topic(redis::Session& session, Topic& topic, const std::string& group,
+                       const std::string& policy) {
   check(is_policy(policy), "a group's start policy is start, end or since MS");
   const auto field = "group:" + group;
   const auto replies = update(session, topic, [&](redis::Request& request, const std::string& key) {
@@ -199,7 +204,9 @@ void register_in_topic(redis::Session& session, Topic& topic, const std::string&
 
 }  // namespace
 
-std::string_view name_of(Frames frames) { return frames_names.at(static_cast<std::size_t>(frames)); }
+std::string_view name_of(Frames frames) {
+  return frames_names.at(static_cast<std::size_t>(frames));
+}
 
 std::vector<Partition> Topic::partitions() const {
   std::set<Partition> all;
@@ -213,15 +220,18 @@ std::vector<Partition> Topic::partitions() const {
   return {all.begin(), all.end()};
 }
 
-void request_topic(redis::Request& request, std::string_view name) { request.command("HGETALL", topic_key(name)); }
+void request_topic(redis::Request& request, std::string_view name) {
+  request.command("HGETALL", topic_key(name));
+}
 
 std::optional<Topic> parse_topic(std::string_view name, redis::Reply reply) {
   if (reply.size() == 0) {
     return std::nullopt;
   }
   if (const auto format = number_field(reply, name, "format", number_max); format > format_version) {
-    fail(ErrorKind::usage, "topic {} was written by a newer version of Continuum (format {}, this one knows {}): update",
-         name, format, format_version);
+    fail(ErrorKind::usage,
+         "topic {} was written by a newer version of Continuum (format {}, this one knows {}): update", name,
+         format, format_version);
   }
   Topic topic;
   topic.name = name;
@@ -230,7 +240,8 @@ std::optional<Topic> parse_topic(std::string_view name, redis::Reply reply) {
   if (reply.field("pending")) {
     topic.pending = generation_field(reply, name, "pending");
   }
-  topic.created = SystemTime(Milliseconds(static_cast<std::int64_t>(number_field(reply, name, "created", number_max))));
+  topic.created =
+      SystemTime(Milliseconds(static_cast<std::int64_t>(number_field(reply, name, "created", number_max))));
   topic.settings.frames = parse_frames(reply.field("frames").value_or(""));
   topic.settings.event_bytes_max = number_field(reply, name, "event_bytes_max", number_max);
   for (std::size_t i = 0; i + 1 < reply.size(); i += 2) {
@@ -239,8 +250,9 @@ std::optional<Topic> parse_topic(std::string_view name, redis::Reply reply) {
   const auto named = topic.pending.value_or(topic.active);
   if (topic.log_id.empty() || !topic.rings.contains(named) ||
       (topic.active.value > 0 && !topic.rings.contains(topic.active))) {
-    fail(ErrorKind::loss, "topic {}: its hash {} has no id or no description of its ring: was it changed by hand?",
-         name, topic_key(name));
+    fail(ErrorKind::loss,
+         "topic {}: its hash {} has no id or no description of its ring: was it changed by hand?", name,
+         topic_key(name));
   }
   return topic;
 }
@@ -257,8 +269,8 @@ Topic load_topic(redis::Session& session, std::string_view name) {
          hint_of(name, list_topics(session)));
   }
   if (topic->active.value == 0) {
-    fail(ErrorKind::usage, "the creation of topic {} was not finished: `continuum topic create {}` finishes it", name,
-         name);
+    fail(ErrorKind::usage,
+         "the creation of topic {} was not finished: `continuum topic create {}` finishes it", name, name);
   }
   return *std::move(topic);
 }
@@ -285,8 +297,9 @@ Created create_topic(redis::Session& session, std::string_view name, const RingD
                      const TopicSettings& settings) {
   require_name("topic", name);
   redis::Request begin;
-  begin.run(redis::Script::begin, {topic_key(name)}, "0", ring.text(), "id", random_id(), "format", format_version,
-            "created", now_text(), "frames", name_of(settings.frames), "event_bytes_max", settings.event_bytes_max);
+  begin.run(redis::Script::begin, {topic_key(name)}, "0", ring.text(), "id", random_id(), "format",
+            format_version, "created", now_text(), "frames", name_of(settings.frames), "event_bytes_max",
+            settings.event_bytes_max);
   const auto answer = session.call(std::move(begin));
   if (answer[0][0].text() == "CHANGED") {
     return Created::existed;
@@ -306,7 +319,7 @@ void apply_setting(TopicSettings& settings, std::string_view assignment) {
   const auto equals = assignment.find('=');
   const auto name = assignment.substr(0, equals);
   if (equals == std::string_view::npos) {
-    fail(ErrorKind::usage, "{:?} is not a setting: give name=value", printable(assignment));
+    fail(ErrorKind::usage, "\"{}\" is not a setting: give name=value", printable(assignment));
   }
   const auto value = assignment.substr(equals + 1);
   if (name == "frames") {
@@ -320,13 +333,14 @@ void apply_setting(TopicSettings& settings, std::string_view assignment) {
     settings.event_bytes_max = bytes;
   } else {
     const std::vector<std::string> known{"frames", "event_bytes_max"};
-    fail(ErrorKind::usage, "a topic has no setting {:?}{}", printable(name), hint_of(name, known));
+    fail(ErrorKind::usage, "a topic has no setting \"{}\"{}", printable(name), hint_of(name, known));
   }
 }
 
 void set_topic(redis::Session& session, const Topic& topic, const TopicSettings& settings) {
   (void)update(session, topic, [&](redis::Request& request, const std::string& key) {
-    request.command("HSET", key, "frames", name_of(settings.frames), "event_bytes_max", settings.event_bytes_max);
+    request.command("HSET", key, "frames", name_of(settings.frames), "event_bytes_max",
+                    settings.event_bytes_max);
   });
 }
 
@@ -374,7 +388,8 @@ std::vector<StoredEvents> stored_events(redis::Session& session, const Topic& to
              place(topic.name, partitions[i]));
       }
       const auto entries = replies[2 * (i - begin) + 1];
-      const auto first = entries.size() == 0 ? state->next : parse_entry(entries[0], topic.name, partitions[i]).first;
+      const auto first =
+          entries.size() == 0 ? state->next : parse_entry(entries[0], topic.name, partitions[i]).first;
       stored.push_back({partitions[i], first, state->next});
     }
   }
@@ -391,8 +406,8 @@ void register_group(redis::Session& session, Topic& topic, std::string_view grou
       for (const auto& [other, registered] : topic.groups) {
         known.push_back(other);
       }
-      fail(ErrorKind::usage, "topic {} has no group {}{}; --from start or --from end creates it", topic.name, group,
-           hint_of(group, known));
+      fail(ErrorKind::usage, "topic {} has no group {}{}; --from start or --from end creates it", topic.name,
+           group, hint_of(group, known));
     }
     register_in_topic(session, topic, name, *policy);
   }
@@ -404,7 +419,8 @@ void register_group(redis::Session& session, Topic& topic, std::string_view grou
   redis::Request request;
   for (const auto partition : partitions) {
     request.run(redis::Script::register_group,
-                {group_key(topic.name, partition, group), meta_key(topic.name, partition), log_key(topic.name, partition)},
+                {group_key(topic.name, partition, group), meta_key(topic.name, partition),
+                 log_key(topic.name, partition)},
                 topic.log_id, group, whole.substr(0, blank), since, registered.generation);
   }
   const auto replies = session.call(std::move(request));

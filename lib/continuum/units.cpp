@@ -1,7 +1,6 @@
 #include "continuum/units.hpp"
 
 #include "continuum/error.hpp"
-#include "continuum/names.hpp"
 
 #include <array>
 #include <charconv>
@@ -104,7 +103,7 @@ std::string format_bytes(std::uint64_t bytes) {
 std::uint64_t parse_number(std::string_view text, std::uint64_t min, std::uint64_t max) {
   Number number{};
   if (!split(text, number) || !number.unit.empty() || number.value < min || number.value > max) {
-    fail(ErrorKind::usage, "{} is not a number from {} to {}", text.empty() ? "\"\"" : printable(text), min, max);
+    fail(ErrorKind::usage, "not a number from {} to {}", min, max);
   }
   return number.value;
 }

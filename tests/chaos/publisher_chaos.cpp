@@ -27,7 +27,9 @@ std::string binary() {
   return path == nullptr ? "./continuum" : path;
 }
 
-bool is_long() { return std::getenv("CONTINUUM_LONG") != nullptr; }
+bool is_long() {
+  return std::getenv("CONTINUUM_LONG") != nullptr;
+}
 
 constexpr std::uint64_t keys = 2'000;
 
@@ -37,8 +39,8 @@ std::string forum(std::uint64_t lines, const std::string& salt = "") {
   std::string text;
   for (std::uint64_t i = 1; i <= lines; ++i) {
     const auto key = i * 7919 % keys;
-    text += "{\"k\":\"k" + std::to_string(key) + "\",\"n\":" + std::to_string(++count[key]) + ",\"line\":" +
-            std::to_string(i) + salt + "}\n";
+    text += "{\"k\":\"k" + std::to_string(key) + "\",\"n\":" + std::to_string(++count[key]) +
+            ",\"line\":" + std::to_string(i) + salt + "}\n";
   }
   return text;
 }
@@ -116,9 +118,11 @@ struct Setup {
   std::uint64_t seed = std::random_device{}();
   std::mt19937_64 random{seed};
 
-  [[nodiscard]] std::vector<std::string> publish(const std::string& file, const std::vector<std::string>& more = {}) const {
-    std::vector<std::string> command{binary(), "publish", "-u", server.url(), "-t", "forum", "--create", "--key", "k",
-                                     "--type", "=post", "--producer", "P", "--json", directory.file(file)};
+  [[nodiscard]] std::vector<std::string> publish(const std::string& file,
+                                                 const std::vector<std::string>& more = {}) const {
+    std::vector<std::string> command{binary(), "publish",    "-u",    server.url(), "-t",
+                                     "forum",  "--create",   "--key", "k",          "--type",
+                                     "=post",  "--producer", "P",     "--json",     directory.file(file)};
     command.insert(command.end(), more.begin(), more.end());
     return command;
   }

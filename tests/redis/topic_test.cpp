@@ -32,16 +32,21 @@ Error thrown_by(const std::function<void()>& act) {
   return {ErrorKind::partial, "nothing was thrown"};
 }
 
-RingDescription ring_of(std::uint32_t partitions) { return RingDescription::uniform(partitions); }
+RingDescription ring_of(std::uint32_t partitions) {
+  return RingDescription::uniform(partitions);
+}
 
 // Step 1 of a creation whose process then died.
 void begin_only(redis::Session& session, const std::string& name, std::uint32_t partitions) {
-  session.call(std::move(redis::Request().run(redis::Script::begin, {topic_key(name)}, 0, ring_of(partitions).text(),
-                                              "id", "0123456789abcdef0123456789abcdef", "format", 1, "created",
-                                              1700000000000, "frames", "auto", "event_bytes_max", 1048576)));
+  session.call(
+      std::move(redis::Request().run(redis::Script::begin, {topic_key(name)}, 0, ring_of(partitions).text(),
+                                     "id", "0123456789abcdef0123456789abcdef", "format", 1, "created",
+                                     1700000000000, "frames", "auto", "event_bytes_max", 1048576)));
 }
 
-std::uint64_t keys_in(redis::Session& session) { return command(session, "DBSIZE")[0].number(); }
+std::uint64_t keys_in(redis::Session& session) {
+  return command(session, "DBSIZE")[0].number();
+}
 
 }  // namespace
 
@@ -175,7 +180,8 @@ TEST_CASE("settings change the topic, and not one that was dropped meanwhile") {
 
 TEST_CASE("a setting that is none is refused with those there are") {
   TopicSettings settings;
-  CHECK(thrown_by([&] { apply_setting(settings, "frame=plain"); }).message().ends_with("did you mean frames?"));
+  CHECK(
+      thrown_by([&] { apply_setting(settings, "frame=plain"); }).message().ends_with("did you mean frames?"));
   CHECK(thrown_by([&] { apply_setting(settings, "frames=zip"); }).kind() == ErrorKind::usage);
   CHECK(thrown_by([&] { apply_setting(settings, "frames"); }).kind() == ErrorKind::usage);
   CHECK(thrown_by([&] { apply_setting(settings, "event_bytes_max=1"); }).kind() == ErrorKind::usage);

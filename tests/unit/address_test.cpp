@@ -72,9 +72,9 @@ TEST_CASE("a unix URL names an absolute path, a database and a user") {
 TEST_CASE("no text for messages has the password in it") {
   CHECK(Address::parse("redis://ann:hunter2@host:7000/1").text() == "redis://host:7000/1");
   CHECK(Address::parse("unix:///run/r.sock?user=ann").text() == "unix:///run/r.sock");
-  for (const auto* url : {"redis://ann:hunter2@host:port", "redis://ann:hunter2%zz@host", "redis://ann:hunter2@host/x",
-                          "redis://ann:hunter2@[::1", "redis://ann:hunter2@host?a=b", "http://ann:hunter2@host",
-                          "hunter2"}) {
+  for (const auto* url :
+       {"redis://ann:hunter2@host:port", "redis://ann:hunter2%zz@host", "redis://ann:hunter2@host/x",
+        "redis://ann:hunter2@[::1", "redis://ann:hunter2@host?a=b", "http://ann:hunter2@host", "hunter2"}) {
     CAPTURE(url);
     const auto message = refusal(url);
     CHECK(message != "");

@@ -71,20 +71,25 @@ TEST_CASE("a hint names what was meant, else what there is") {
 }
 
 TEST_CASE("text in any language is printable as it is") {
-  CHECK(printable("gr\u00fc\u00df dich, \u4e16\u754c \U0001F600") == "gr\u00fc\u00df dich, \u4e16\u754c \U0001F600");
+  CHECK(printable("gr\u00fc\u00df dich, \u4e16\u754c \U0001F600") ==
+        "gr\u00fc\u00df dich, \u4e16\u754c \U0001F600");
 }
 
 TEST_CASE("control characters are printed as their bytes") {
   CHECK(printable("\x1b[31m\n\t\x7f") == "\\x1B[31m\\x0A\\x09\\x7F");
-  CHECK(printable("\u009b2J") == "\\xC2\\x9B2J");     // the one-character form of ESC [
-  CHECK(printable("a\u202eb") == "a\\xE2\\x80\\xAE" "b");  // shows the rest from right to left
-  CHECK(printable("a\u2066b") == "a\\xE2\\x81\\xA6" "b");
+  CHECK(printable("\u009b2J") == "\\xC2\\x9B2J");  // the one-character form of ESC [
+  CHECK(printable("a\u202eb") ==
+        "a\\xE2\\x80\\xAE"
+        "b");  // shows the rest from right to left
+  CHECK(printable("a\u2066b") ==
+        "a\\xE2\\x81\\xA6"
+        "b");
 }
 
 TEST_CASE("bytes that are not UTF-8 are printed as bytes") {
   CHECK(printable("\xff\xfe") == "\\xFF\\xFE");
-  CHECK(printable("\xc0\xaf") == "\\xC0\\xAF");          // overlong
-  CHECK(printable("\xed\xa0\x80") == "\\xED\\xA0\\x80");  // a surrogate
+  CHECK(printable("\xc0\xaf") == "\\xC0\\xAF");                    // overlong
+  CHECK(printable("\xed\xa0\x80") == "\\xED\\xA0\\x80");           // a surrogate
   CHECK(printable("\xf4\x90\x80\x80") == "\\xF4\\x90\\x80\\x80");  // past U+10FFFF
-  CHECK(printable("ab\xe4\xb8") == "ab\\xE4\\xB8");      // cut off
+  CHECK(printable("ab\xe4\xb8") == "ab\\xE4\\xB8");                // cut off
 }

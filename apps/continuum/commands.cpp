@@ -125,7 +125,9 @@ int run_command(const Command& command, std::vector<std::string> arguments) {
   root.add_flag("-h,--help", help, "this help");
   command.add(root, context);
   add_common_options(root, context);
-  if (!root.get_subcommands([](const CLI::App*) { return true; }).empty()) {
+  // A command that can also stand alone has said how many it takes.
+  const bool has_said = root.get_require_subcommand_max() != 0;
+  if (!has_said && !root.get_subcommands([](const CLI::App*) { return true; }).empty()) {
     root.require_subcommand(1);
   }
   // Found by hand: help must not depend on required options being there. Behind "--" it is somebody else's.

@@ -361,7 +361,7 @@ int events(const Context& context, const EventOptions& options) {
   }
 }
 
-// Takes `-t` from the command that it belongs to: it may stand before or behind the subcommand.
+// `-t` is an option of the command that these belong to: it may stand before or behind them.
 std::string require_topic(const std::string& topic) {
   if (topic.empty()) {
     fail(ErrorKind::usage, "which topic? give -t TOPIC; `continuum topic ls` shows them");
@@ -371,6 +371,7 @@ std::string require_topic(const std::string& topic) {
 
 void add_events(CLI::App& command, Context& context, const std::shared_ptr<std::string>& topic) {
   const auto options = std::make_shared<EventOptions>();
+  command.footer("-t TOPIC is required.");
   add_number(command, "-n,--last", options->last, {0, last_events_max},
              "the last so many events that match (default: 10; with --since: all)");
   add_parsed(command, "--since", "TIME", "none stored before then: a time, or how long ago (2h)",
@@ -395,6 +396,7 @@ void add_inspect(CLI::App& command, Context& context) {
   add_topic_option(command, *topic)->required(false);
   add_events(add_subcommand(command, "events", "the last events, and those that come"), context, topic);
   auto& groups_command = add_subcommand(command, "groups", "where each group stands on each partition");
+  groups_command.footer("-t TOPIC is required.");
   run_with(groups_command, context, [&context, topic] { return groups(context, require_topic(*topic)); });
   // The callback of a command runs after that of its subcommand, and must not take its place.
   command.callback([&command, &context, topic] {

@@ -369,9 +369,9 @@ class StreamSink final : public HandlerSink, public std::enable_shared_from_this
 
   void blame(const Run& run, const ExitStatus& status) {
     const auto first = oldest();
-    const std::string why = run.killed_because.empty() ? fmt::format("the handler {} ended with {}",
-                                                                     place_.command->program(), status.text())
-                                                       : run.killed_because;
+    const std::string why = run.killed_because.empty()
+                                ? fmt::format("{}: {}", place_.command->program(), status.text())
+                                : run.killed_because;
     const bool timed_out = !run.killed_because.empty();
     const bool down = run.answered == 0 && !timed_out;
     // The others were not looked at: they are sent again as if for the first time.

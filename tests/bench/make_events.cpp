@@ -54,6 +54,10 @@ constexpr std::array<std::string_view, 8> types = {"post.created", "post.created
                                                    "post.created", "post.created", "post.edited",
                                                    "post.liked",   "post.reported"};
 
+constexpr std::array<std::string_view, 6> forums = {"general", "general", "support",
+                                                    "travel",  "music",   "cooking"};
+constexpr std::array<std::string_view, 4> clients = {"web/4.2", "web/4.2", "ios/12.0", "android/11.7"};
+
 // splitmix64: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014.
 class Random {
  public:
@@ -102,7 +106,11 @@ class LineWriter {
     put(R"(","ts":)");
     milliseconds_ += random_.below(40);
     put(milliseconds_);
-    put(R"(,"text":")");
+    put(R"(,"forum":")");
+    put(forums[random_.below(forums.size())]);
+    put(R"(","client":")");
+    put(clients[random_.below(clients.size())]);
+    put(R"(","lang":"en","text":")");
     put_text(end - std::string_view("\"}\n").size());
     put("\"}\n");
   }

@@ -1,6 +1,6 @@
 // Verdicts, and processes that must end.
-#include "continuum/error.hpp"
 #include "continuum/handler.hpp"
+#include "continuum/error.hpp"
 
 #include <doctest/doctest.h>
 
@@ -21,7 +21,8 @@ struct Finished {
   std::string out;
 };
 
-Finished run(ProcessGuard& guard, std::vector<std::string> command, const Variables& variables, std::string_view input) {
+Finished run(ProcessGuard& guard, std::vector<std::string> command, const Variables& variables,
+             std::string_view input) {
   const HandlerCommand handler(std::move(command), environment);
   std::array<int, 2> out{};
   REQUIRE(::pipe(out.data()) == 0);
@@ -59,7 +60,8 @@ TEST_CASE("a verdict line has a word, perhaps an offset, and a reason") {
 }
 
 TEST_CASE("what only begins like a verdict is none") {
-  for (const char* line : {"", " ok", "okay", "OK", "ok then", "ok 1 done", "failed", "retrying", "{\"ok\":1}"}) {
+  for (const char* line :
+       {"", " ok", "okay", "OK", "ok then", "ok 1 done", "failed", "retrying", "{\"ok\":1}"}) {
     CAPTURE(line);
     CHECK_FALSE(parse_verdict(line));
   }

@@ -1,6 +1,6 @@
 // Requests and answers of leases and commits. The scripts themselves: tests/redis/worker_test.cpp.
-#include "continuum/error.hpp"
 #include "continuum/lease.hpp"
+#include "continuum/error.hpp"
 
 #include <doctest/doctest.h>
 

@@ -122,7 +122,8 @@ TEST_CASE("an event that is put back starts again as if it had never been taken"
 TEST_CASE("events of other types are done at once and cost no budget") {
   Window window({Offset(0), {}}, TypeFilter({"post.*"}));
   Budget budget(1);
-  window.add(entry(1, 0, {event("a", "like"), event("a", "post.created"), event("a", "like"), event("b", "post.x")}));
+  window.add(entry(
+      1, 0, {event("a", "like"), event("a", "post.created"), event("a", "like"), event("b", "post.x")}));
   window.admit(budget);
   CHECK(window.finished().offset == Offset(1));
   CHECK(take_all(window) == Offsets{1});

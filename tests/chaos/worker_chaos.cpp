@@ -1,0 +1,316 @@
+// G4, G5: workers that are killed and paused at random moments. The seed of a failing run is printed.
+#include "redis/server.hpp"
+#include "support/process.hpp"
+
+#include "continuum/lease.hpp"
+#include "continuum/log.hpp"
+#include "continuum/topic.hpp"
+
+#include <doctest/doctest.h>
+
+#include <charconv>
+#include <cstdlib>
+#include <ctime>
+#include <functional>
+#include <map>
+#include <random>
+#include <string>
+#include <thread>
+#include <vector>
+
+using namespace continuum;
+using namespace std::chrono_literals;
+
+namespace {
+
+std::string binary() {
+  const char* path = std::getenv("CONTINUUM_BINARY");
+  return path == nullptr ? "./continuum" : path;
+}
+
+bool is_long() {
+  return std::getenv("CONTINUUM_LONG") != nullptr;
+}
+
+// Another process's doing: there is no event of ours to wait for.
+void await(const char* what, const std::function<bool()>& holds) {
+  CAPTURE(what);
+  const auto deadline = std::chrono::steady_clock::now() + 30s;
+  while (!holds()) {
+    REQUIRE_MESSAGE(std::chrono::steady_clock::now() < deadline, what);
+    std::this_thread::sleep_for(2ms);
+  }
+}
+
+class Forum {
+ public:
+  static constexpr std::uint64_t keys = 500;
+  static constexpr std::uint32_t partitions = 8;
+
+  Forum() {
+    const auto session = server_.session();
+    create_topic(*session, "forum", RingDescription::uniform(partitions), {});
+    auto topic = load_topic(*session, "forum");
+    register_group(*session, topic, "g", "start");
+  }
+
+  [[nodiscard]] std::string file(const std::string& name) const { return directory_.file(name); }
+
+  void publish(std::uint64_t events) {
+    std::string text;
+    for (std::uint64_t i = 0; i < events; ++i) {
+      const auto key = (published_ * 7919) % keys;
+      text += "{\"k\":\"k" + std::to_string(key) + "\",\"n\":" + std::to_string(++count_[key]) + "}\n";
+      ++published_;
+    }
+    test::write_file(file("input"), text);
+    const auto ended = test::run({binary(), "publish", "-u", server_.url(), "-t", "forum", "-k", "k",
+                                  "--type", "=post", file("input")});
+    REQUIRE_MESSAGE(ended.status == 0, ended.err);
+  }
+
+  [[nodiscard]] std::vector<std::string> work(const std::vector<std::string>& more) const {
+    std::vector<std::string> command{binary(), "work", "-u",          server_.url(), "-t",      "forum",
+                                     "-g",     "g",    "--partition", "all",         "--lease", "500ms"};
+    command.insert(command.end(), more.begin(), more.end());
+    return command;
+  }
+
+  // Appends each event to the file, one write each, and answers.
+  [[nodiscard]] std::vector<std::string> recorder() const {
+    return {"--mode",       "stream",
+            "--",           "sh",
+            "-c",           "while IFS= read -r line; do printf '%s\\n' \"$line\" >>\"$0\"; echo ok; done",
+            file("handled")};
+  }
+
+  [[nodiscard]] GroupState state(std::uint32_t partition) const {
+    const auto session = server_.session(redis::Needs::Access::read);
+    redis::Request request;
+    request.command("HGETALL", group_key("forum", Partition(partition), "g"));
+    return *parse_group(session->call(std::move(request))[0]);
+  }
+
+  struct Handled {
+    std::uint64_t events = 0;
+    std::uint64_t repeats = 0;
+    std::uint64_t out_of_order = 0;  // among first times
+  };
+  [[nodiscard]] Handled handled(const std::string& name) const {
+    Handled handled;
+    std::map<std::string, std::uint64_t> last;
+    const std::string text = test::read_file(file(name));
+    for (std::size_t at = 0; at < text.size();) {
+      const auto end = std::min(text.find('\n', at), text.size());
+      std::string_view line(text.data() + at, end - at);
+      at = end + 1;
+      // A worker that was killed while it wrote leaves half a line, and the next one's begins behind it.
+      line.remove_prefix(std::min(line.rfind("{\"partition\":"), line.size()));
+      const auto data = line.find("\"data\":{\"k\":\"");
+      if (data == std::string_view::npos || !line.ends_with("}}")) {
+        continue;
+      }
+      const auto key = line.substr(data + 13, line.find('"', data + 13) - data - 13);
+      const auto digits = line.substr(line.find("\"n\":", data) + 4);
+      std::uint64_t n = 0;
+      std::from_chars(digits.data(), digits.data() + digits.size(), n);
+      auto& before = last[std::string(key)];
+      if (n <= before) {
+        ++handled.repeats;
+        continue;
+      }
+      handled.out_of_order += n != before + 1 ? 1 : 0;
+      before = n;
+      ++handled.events;
+    }
+    return handled;
+  }
+
+  [[nodiscard]] std::uint64_t published() const { return published_; }
+  test::RedisServer& server() { return server_; }
+
+ private:
+  test::RedisServer server_;
+  test::TemporaryDirectory directory_;
+  std::map<std::uint64_t, std::uint64_t> count_;
+  std::uint64_t published_ = 0;
+};
+
+// Kills one of four workers at random moments until all is handled.
+void kill_workers(Forum& forum, const std::vector<std::string>& how, const std::string& output, int kills) {
+  const auto seed = static_cast<std::mt19937::result_type>(std::time(nullptr));
+  CAPTURE(seed);
+  std::mt19937 random(seed);
+  std::vector<test::Process> workers;
+  workers.reserve(4);
+  const auto start = [&] { return test::Process(forum.work(how), {"/dev/null", output, forum.file("err")}); };
+  for (int i = 0; i < 4; ++i) {
+    workers.push_back(start());
+  }
+  for (int i = 0; i < kills; ++i) {
+    auto& victim = workers[random() % workers.size()];
+    CHECK_FALSE(victim.ended_within(std::chrono::milliseconds(random() % 200)));
+    victim.signal(SIGKILL);
+    victim.wait();
+    victim.~Process();
+    new (&victim) test::Process(start());
+  }
+  for (auto& worker : workers) {
+    worker.signal(SIGTERM);
+  }
+  for (auto& worker : workers) {
+    CHECK(worker.wait() == 0);
+  }
+  std::vector<std::string> rest{"--drain"};
+  rest.insert(rest.end(), how.begin(), how.end());
+  test::Process last(forum.work(rest), {"/dev/null", output, forum.file("err")});
+  CHECK_MESSAGE(last.wait() == 0, test::read_file(forum.file("err")));
+}
+
+}  // namespace
+
+TEST_CASE("killed workers that print lose no event and keep the order of every key") {
+  Forum forum;
+  const int kills = is_long() ? 50 : 12;
+  forum.publish(is_long() ? 2'000'000 : 500'000);
+  kill_workers(forum, {}, forum.file("printed"), kills);
+  const auto found = forum.handled("printed");
+  CHECK(found.events == forum.published());
+  CHECK(found.out_of_order == 0);
+  // A commit is due every 10,000 events and every 50 ms; as much may be on its way to the file.
+  CHECK(found.repeats <= static_cast<std::uint64_t>(kills) * Forum::partitions * 30'000);
+  MESSAGE("repeats: ", found.repeats);
+}
+
+TEST_CASE("killed workers with a stream handler lose no event and keep the order of every key") {
+  Forum forum;
+  const int kills = is_long() ? 50 : 12;
+  forum.publish(is_long() ? 200'000 : 60'000);
+  kill_workers(forum, forum.recorder(), "/dev/null", kills);
+  const auto found = forum.handled("handled");
+  CHECK(found.events == forum.published());
+  CHECK(found.out_of_order == 0);
+  CHECK(found.repeats <= static_cast<std::uint64_t>(kills) * Forum::partitions * 2'000);
+  MESSAGE("repeats: ", found.repeats);
+}
+
+TEST_CASE("killed workers with exec handlers lose no event and keep the order of every key") {
+  Forum forum;
+  const int kills = is_long() ? 50 : 8;
+  forum.publish(is_long() ? 10'000 : 3'000);
+  kill_workers(forum, {"--concurrency", "2", "--", "sh", "-c", "cat >>\"$0\"", forum.file("handled")},
+               "/dev/null", kills);
+  const auto found = forum.handled("handled");
+  CHECK(found.events == forum.published());
+  CHECK(found.out_of_order == 0);
+  CHECK(found.repeats <= static_cast<std::uint64_t>(kills) * Forum::partitions * 200);
+  MESSAGE("repeats: ", found.repeats);
+}
+
+TEST_CASE("a server that is killed and restarted costs no event") {
+  Forum forum;
+  forum.publish(60'000);
+  test::Process worker(forum.work(forum.recorder()), {"/dev/null", "/dev/null", forum.file("err")});
+  for (int i = 0; i < (is_long() ? 20 : 4); ++i) {
+    CHECK_FALSE(worker.ended_within(150ms));
+    forum.server().kill();
+    forum.server().start();
+  }
+  await("everything is committed", [&] {
+    std::uint64_t done = 0;
+    for (std::uint32_t p = 0; p < Forum::partitions; ++p) {
+      done += forum.state(p).cursor.offset.value;
+    }
+    return done == forum.published();
+  });
+  worker.signal(SIGTERM);
+  CHECK(worker.wait() == 0);
+  const auto found = forum.handled("handled");
+  CHECK(found.events == forum.published());
+  CHECK(found.out_of_order == 0);
+  MESSAGE("repeats: ", found.repeats);
+}
+
+TEST_CASE("a paused worker is fenced: its handlers are stopped and its commits refused") {
+  for (const bool waits : {true, false}) {
+    CAPTURE(waits);
+    Forum forum;
+    forum.publish(2'000);
+    std::vector<std::string> how{"--mode", "stream"};
+    if (!waits) {
+      how.push_back("--no-wait");
+    }
+    // Writes down who it is, then answers nothing: what it holds is not done.
+    const std::vector<std::string> handler{"--", "sh", "-c", "echo $$ >>\"$0\"; exec sleep 1000",
+                                           forum.file("pids")};
+    how.insert(how.end(), handler.begin(), handler.end());
+    test::Process paused(forum.work(how), {"/dev/null", "/dev/null", forum.file("paused")});
+    const auto pids = [&] {
+      const std::string text = test::read_file(forum.file("pids"));
+      std::vector<pid_t> found;
+      for (std::size_t at = 0; at < text.size(); at = text.find('\n', at) + 1) {
+        found.push_back(std::atoi(text.c_str() + at));
+      }
+      return found;
+    };
+    await("every partition has its handler", [&] { return pids().size() >= Forum::partitions; });
+    const Fence fence = forum.state(0).fence;
+    paused.signal(SIGSTOP);
+
+    std::vector<std::string> rest{"--drain"};
+    for (const auto& word : forum.recorder()) {
+      rest.push_back(word);
+    }
+    test::Process heir(forum.work(rest), {"/dev/null", "/dev/null", forum.file("heir")});
+    CHECK(heir.wait() == 0);
+    CHECK(forum.state(0).fence > fence);
+    CHECK(forum.handled("handled").events == forum.published());
+
+    paused.signal(SIGCONT);
+    await("its handlers are gone", [&] {
+      for (const pid_t pid : pids()) {
+        if (::kill(pid, 0) == 0) {
+          return false;
+        }
+      }
+      return true;
+    });
+    if (waits) {
+      paused.signal(SIGTERM);
+      CHECK(paused.wait() == 0);
+    } else {
+      CHECK(paused.wait() == 5);
+    }
+    const std::string told = test::read_file(forum.file("paused"));
+    CHECK(told.find(waits ? "handlers are stopped" : "") != std::string::npos);
+    for (std::uint32_t p = 0; p < Forum::partitions; ++p) {
+      CHECK(forum.state(p).owner.empty());
+    }
+  }
+}
+
+TEST_CASE("no child outlives its worker, nor does what the child started") {
+  for (const std::string mode : {"exec", "stream"}) {
+    CAPTURE(mode);
+    Forum forum;
+    forum.publish(100);
+    test::Process worker(
+        forum.work({"--mode", mode, "--", "sh", "-c", "sleep 1000 & echo $! >>\"$0\"; echo $$ >>\"$0\"; wait",
+                    forum.file("pids")}),
+        {});
+    std::vector<pid_t> pids;
+    await("handlers and what they started are there", [&] {
+      pids.clear();
+      const std::string text = test::read_file(forum.file("pids"));
+      for (std::size_t at = 0; at < text.size(); at = text.find('\n', at) + 1) {
+        pids.push_back(std::atoi(text.c_str() + at));
+      }
+      return pids.size() >= 2 * Forum::partitions;
+    });
+    worker.signal(SIGKILL);
+    worker.wait();
+    for (const pid_t pid : pids) {
+      await("it ends", [&] { return ::kill(pid, 0) != 0; });
+    }
+  }
+}

@@ -241,10 +241,14 @@ class Reporter {
                                 rejects_ == nullptr ? "; --rejects FILE keeps them" : ""));
     }
     const bool notable = summary.duplicates + summary.rejected + summary.unconfirmed > 0;
-    if (notable || context_.verbose || is_terminal(Stream::err)) {
-      say(context_,
-          fmt::format("stored {}, duplicates {}, rejected {}, unconfirmed {} in {:.1f} s", summary.stored,
-                      summary.duplicates, summary.rejected, summary.unconfirmed, seconds));
+    const bool watched = context_.verbose || is_terminal(Stream::err);
+    if (notable || watched) {
+      auto text = fmt::format("stored {}, duplicates {}, rejected {}, unconfirmed {}", summary.stored,
+                              summary.duplicates, summary.rejected, summary.unconfirmed);
+      if (watched) {
+        text += fmt::format(" in {:.1f} s", seconds);
+      }
+      say(context_, text);
     }
     if (context_.json) {
       out_.line(JsonObject()

@@ -71,11 +71,20 @@ asio::awaitable<std::optional<Acquired>> PartitionWorker::acquire() {
     const redis::Replies replies = co_await shift_.control.call(std::move(request));
     const auto answer = parse_acquire(replies[0]);
     if (const auto* acquired = std::get_if<Acquired>(&answer)) {
+      const auto lapsed = std::exchange(lapsed_, std::nullopt);
+      const bool fenced = lapsed && *lapsed != acquired->fence;
       tenure_.fence = acquired->fence;
       tenure_.passed = acquired->passed;
       extend(sent);
       if (std::exchange(told_held_, false)) {
         place_.say(fmt::format("{}: took over for group {}", where_, place_.options.group));
+      }
+      if (fenced && gives_up_when_fenced()) {
+        redis::Request release;
+        request_release(release, group_key_, tenure_.fence);
+        co_await shift_.control.call(std::move(release));
+        fail(ErrorKind::fenced, "{}: another worker had it for group {} while this one was silent", where_,
+             place_.options.group);
       }
       co_return *acquired;
     }
@@ -203,10 +212,17 @@ void PartitionWorker::tell_lost() {
                         place_.options.group)
           : fmt::format("{}: the lease of group {} ran out before it could be renewed; handlers are stopped",
                         where_, place_.options.group);
-  if (fenced && (place_.options.standby == Standby::refuse || place_.options.ending == Ending::drained)) {
+  if (!fenced && why == Kept::ok) {
+    lapsed_ = tenure_.fence;
+  }
+  if (fenced && gives_up_when_fenced()) {
     throw Error(ErrorKind::fenced, what);
   }
   place_.say(what);
+}
+
+bool PartitionWorker::gives_up_when_fenced() const {
+  return place_.options.standby == Standby::refuse || place_.options.ending == Ending::drained;
 }
 
 std::optional<Fence> PartitionWorker::add_renewal(redis::Request& request) {

@@ -53,6 +53,7 @@ class PartitionWorker {
   [[nodiscard]] bool ours() const { return !lost_ && tenure_.holds(); }
   void extend(BootClock::time_point sent);
   void tell_lost();
+  [[nodiscard]] bool gives_up_when_fenced() const;
   asio::awaitable<void> leave(bool failed);
   asio::awaitable<bool> learn_end();
 
@@ -97,6 +98,7 @@ class PartitionWorker {
   bool holding_ = false;
   std::optional<Kept> lost_;
   bool told_held_ = false;
+  std::optional<Fence> lapsed_;  // the lease that ran out before anybody said that it was lost
 
   std::shared_ptr<LogQueue> queue_;
   std::shared_ptr<Sink> sink_;

@@ -372,8 +372,9 @@ void append_events(std::string& out, const EventRun& run, EventForm form) {
       out += '\n';
       continue;
     }
-    out.append(line.substr(0, line.rfind('}')));
-    fmt::format_to(std::back_inserter(out), ",\"partition\":{},\"offset\":{}}}\n", run.partition, offset);
+    fmt::format_to(std::back_inserter(out), "{{\"partition\":{},\"offset\":{},", run.partition, offset);
+    out.append(line.substr(line.find('{') + 1));  // an event is an object, and never an empty one
+    out += '\n';
   }
 }
 

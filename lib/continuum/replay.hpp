@@ -72,7 +72,7 @@ class Replay {
 // How an event is written for a reader.
 enum class EventForm : std::uint8_t {
   stored,      // its line, byte for byte
-  with_place,  // the line with "partition" and "offset" added at its end
+  with_place,  // the line with "partition" and "offset" added, as a worker without a handler prints it
   data,        // the bytes of its data; null when it has none
 };
 // Appends the events of the run, a line each.

@@ -1,5 +1,6 @@
 #include "continuum/redis_client.hpp"
 
+#include "continuum/names.hpp"
 #include "continuum/scripts.hpp"
 
 #include <hiredis/hiredis.h>
@@ -405,21 +406,13 @@ struct Client::Impl : std::enable_shared_from_this<Client::Impl> {
   redisReply* next_reply(Connection& c) const {
     void* reply = nullptr;
     if (redisReaderGetReply(c.reader.get(), &reply) != REDIS_OK) {
-      const std::string_view start(c.reader->buf == nullptr ? "" : buffer.data(),
-                                   std::min<std::size_t>(40, buffer.size()));
-      throw Lost{Trouble::fatal,
-                 Error(ErrorKind::usage, fmt::format("{} is not a Redis server: its answer begins with {:?}",
-                                                     address.text(), printable(start)))};
+      // The reader has given its own buffer up by now.
+      const std::string_view start(buffer.data(), std::min<std::size_t>(40, last_read));
+      throw Lost{Trouble::fatal, Error(ErrorKind::usage,
+                                       fmt::format("{} is not a Redis server: its answer begins with \"{}\"",
+                                                   address.text(), printable(start)))};
     }
     return static_cast<redisReply*>(reply);
-  }
-
-  static std::string printable(std::string_view bytes) {
-    std::string out;
-    for (const char c : bytes) {
-      out += c >= ' ' && c <= '~' ? c : '.';
-    }
-    return out;
   }
 
   asio::awaitable<void> handshake(const std::shared_ptr<Connection>& c) {

@@ -221,6 +221,16 @@ TEST_CASE("a log that was cut by hand is said, with the events that a group lost
   check_contains(view.groups[0].loss, "topic t, partition 0, group g: offsets 0 to 1 were removed");
 }
 
+TEST_CASE("a log that was cut by hand just before a later barrier is said") {
+  const RedisServer server;
+  const auto session = server.session();
+  LogData data(*session, 1);
+  data.append(0, {event_line("1", "k")});
+  data.seal(0, 2, "old");
+  data.command("XTRIM", data.log(0), "MAXLEN", 1);
+  check_contains(look(*session, data).loss, "offsets 0 to 0 are gone");
+}
+
 TEST_CASE("a log that is emptied by hand is said") {
   const RedisServer server;
   const auto session = server.session();

@@ -34,29 +34,6 @@ bool is_blank(std::string_view text) {
 
 }  // namespace
 
-bool Budget::take(std::size_t bytes) {
-  std::unique_lock lock(mutex_);
-  changed_.wait(lock, [&] { return closed_ || used_ == 0 || used_ + bytes <= bytes_max_; });
-  used_ += bytes;
-  return !closed_;
-}
-
-void Budget::give(std::size_t bytes) {
-  {
-    const std::lock_guard lock(mutex_);
-    used_ -= bytes;
-  }
-  changed_.notify_one();
-}
-
-void Budget::close() {
-  {
-    const std::lock_guard lock(mutex_);
-    closed_ = true;
-  }
-  changed_.notify_all();
-}
-
 PublishInput::PublishInput(const PublishOptions& options, const Topic& topic, const Stored& stored,
                            std::vector<LineSource> sources, int wake, const PublishHooks& hooks,
                            std::function<void(BatchPointer)> ready, Budget& budget, InputCounters& counters)

@@ -1,34 +1,19 @@
 // The reading half of a publish: lines become batches, one partition each. Private to the publisher.
 #pragma once
 
+#include "continuum/batch.hpp"
 #include "continuum/event.hpp"
-#include "continuum/frame.hpp"
 #include "continuum/line_reader.hpp"
 #include "continuum/publisher.hpp"
 #include "continuum/ring.hpp"
 
 #include <atomic>
-#include <condition_variable>
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
-#include <mutex>
 
 namespace continuum {
-
-// Events of one partition on their way to one log entry.
-struct Batch {
-  Partition partition;
-  std::string lines;
-  std::vector<Position> positions;  // of its events, rising
-  std::string digest;               // of the producer's input up to its last event, as stored
-  Encoding encoding = Encoding::plain;
-  std::string frame;  // when the encoding is not plain: `lines` is kept for receipts
-
-  [[nodiscard]] Position last() const { return positions.back(); }
-  [[nodiscard]] std::uint32_t events() const { return static_cast<std::uint32_t>(positions.size()); }
-};
-using BatchPointer = std::unique_ptr<Batch>;
 
 // What a named producer stored before, per generation and partition.
 struct StoredState {
@@ -36,23 +21,6 @@ struct StoredState {
   std::string digest;  // 16 hex digits, or "position"
 };
 using Stored = std::map<Generation, std::map<Partition, StoredState>>;
-
-// Bytes on their way from reading to acknowledged, so that a slow server slows the reading down.
-class Budget {
- public:
-  explicit Budget(std::size_t bytes_max) : bytes_max_(bytes_max) {}
-  // Waits until there is room; a single larger batch passes alone. False once closed.
-  bool take(std::size_t bytes);
-  void give(std::size_t bytes);
-  void close();
-
- private:
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::size_t bytes_max_;
-  std::size_t used_ = 0;
-  bool closed_ = false;
-};
 
 struct InputCounters {
   std::atomic<std::uint64_t> duplicates{0};

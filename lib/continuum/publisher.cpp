@@ -1,5 +1,6 @@
 #include "continuum/publisher.hpp"
 
+#include "continuum/acknowledgement.hpp"
 #include "continuum/log.hpp"
 #include "continuum/publish_input.hpp"
 #include "continuum/redis_client.hpp"
@@ -19,7 +20,6 @@ namespace {
 
 // Bytes of events between reading and acknowledgement.
 constexpr std::size_t in_flight_bytes_max = std::size_t{32} << 20;
-constexpr Milliseconds wait_for_copies{10'000};
 constexpr Milliseconds progress_interval{100};
 // How long the end of a publish may wait for a server that has gone away meanwhile.
 constexpr Milliseconds goodbye{1'000};
@@ -35,41 +35,6 @@ std::string random_name() {
   }
   return out;
 }
-
-// Batches between reading and encoding.
-class BatchQueue {
- public:
-  void push(BatchPointer batch) {
-    {
-      const std::lock_guard lock(mutex_);
-      batches_.push_back(std::move(batch));
-    }
-    arrived_.notify_one();
-  }
-  void end() {
-    {
-      const std::lock_guard lock(mutex_);
-      ended_ = true;
-    }
-    arrived_.notify_one();
-  }
-  BatchPointer pop() {  // null at the end
-    std::unique_lock lock(mutex_);
-    arrived_.wait(lock, [&] { return ended_ || !batches_.empty(); });
-    if (batches_.empty()) {
-      return nullptr;
-    }
-    auto batch = std::move(batches_.front());
-    batches_.pop_front();
-    return batch;
-  }
-
- private:
-  std::mutex mutex_;
-  std::condition_variable arrived_;
-  std::deque<BatchPointer> batches_;
-  bool ended_ = false;
-};
 
 void encode(FrameEncoder& encoder, Batch& batch, Frames frames) {
   const auto encoded = encoder.encode(batch.lines, batch.events(), frames);
@@ -87,6 +52,7 @@ class Publisher {
         topic_(topic),
         options_(std::move(options)),
         hooks_(serialized(hooks)),
+        acknowledgement_(client_, options_.acknowledge),
         wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
         arrived_(io_.get_executor()),
         helpers_ended_(io_.get_executor()),
@@ -139,7 +105,7 @@ class Publisher {
   }
 
   asio::awaitable<void> story(std::vector<LineSource> sources) {
-    co_await verify_acknowledge();
+    co_await acknowledgement_.verify();
     // Not `named_ ? co_await … : …`: GCC 12 destroys the result of that too early.
     Stored stored;
     if (named_) {
@@ -231,36 +197,6 @@ class Publisher {
 
   // --- before the first event
 
-  asio::awaitable<void> verify_acknowledge() {
-    verified_connection_ = client_.connections();
-    if (options_.acknowledge.level != Acknowledge::Level::fsync) {
-      co_return;
-    }
-    const auto& facts = client_.facts();
-    if (!facts.append_only_file) {
-      fail(ErrorKind::usage, "--ack fsync: {} has no append-only file: set appendonly yes",
-           client_.address().text());
-    }
-    redis::Request request;
-    request.command("CONFIG", "GET", "appendfsync").keep_errors();
-    const auto replies = co_await client_.call(std::move(request));
-    const auto policy = replies[0].is_error() ? std::nullopt : replies[0].field("appendfsync");
-    if (policy == "always") {
-      co_return;
-    }
-    // WAITAOF came with Redis 7.2.
-    int major = 0;
-    int minor = 0;
-    std::sscanf(facts.version.c_str(), "%d.%d", &major, &minor);
-    if (major * 100 + minor < 702) {
-      fail(ErrorKind::usage,
-           "--ack fsync: {} is {} {}, which can promise it only with appendfsync always: set that, or use "
-           "7.2 or later",
-           client_.address().text(), facts.name, facts.version);
-    }
-    wait_aof_ = true;
-  }
-
   // Fences every earlier process of this name, and learns what it stored (PROTOCOLS: Producer resume).
   asio::awaitable<Stored> take_over() {
     redis::Request ask;
@@ -276,9 +212,7 @@ class Publisher {
       open.run(redis::Script::open, {meta_key(topic_.name, p), producer_key(topic_.name, p, producer_)},
                topic_.log_id, epoch_);
     }
-    if (options_.acknowledge.level == Acknowledge::Level::replicas) {
-      open.command("WAIT", options_.acknowledge.replicas, wait_for_copies.count()).may_block(wait_for_copies);
-    }
+    acknowledgement_.ask(open);
     const auto opened = co_await client_.call(std::move(open));
     Stored stored;
     for (std::size_t i = 0; i < partitions.size(); ++i) {
@@ -312,12 +246,7 @@ class Publisher {
                 topic_.log_id, topic_.active, named_ ? "named" : "unnamed", epoch_, lane.sent, batch->last(),
                 batch->digest, batch->events(), batch->encoding == Encoding::plain ? "e" : "z",
                 batch->encoding == Encoding::plain ? batch->lines : batch->frame, producer_);
-    if (options_.acknowledge.level == Acknowledge::Level::replicas) {
-      request.command("WAIT", options_.acknowledge.replicas, wait_for_copies.count())
-          .may_block(wait_for_copies);
-    } else if (wait_aof_) {
-      request.command("WAITAOF", 1, 0, wait_for_copies.count()).may_block(wait_for_copies);
-    }
+    acknowledgement_.ask(request);
     lane.sent = batch->last();
     ++lane.outstanding;
     auto answer = client_.call(std::move(request));
@@ -334,10 +263,7 @@ class Publisher {
         co_await arrived_.wait();
       }
       const auto replies = co_await std::move(in_flight_.front().answer);
-      if (client_.connections() != verified_connection_) {
-        // The server may be another one now, or have started with other settings.
-        co_await verify_acknowledge();
-      }
+      co_await acknowledgement_.verify();
       auto batch = std::move(in_flight_.front().batch);
       in_flight_.pop_front();
       acknowledge(std::move(batch), replies);
@@ -358,8 +284,7 @@ class Publisher {
         first = Offset(replies[0][2].number() - batch->events());
       }
       lane.acked = std::max(lane.acked, batch->last());
-      const bool confirmed =
-          replies.size() < 2 || copies(replies[1]) >= std::max(1U, options_.acknowledge.replicas);
+      const bool confirmed = acknowledgement_.confirmed(replies, 1);
       confirm(*batch, first, confirmed ? StoredBatch::Status::stored : StoredBatch::Status::unconfirmed);
       budget_.give(batch->lines.size());
     } else if (code == "GAP") {
@@ -381,10 +306,6 @@ class Publisher {
     if (lane.broken && lane.outstanding == 0) {
       resend(lane);
     }
-  }
-
-  static std::uint64_t copies(redis::Reply reply) {
-    return reply.is_array() ? reply[0].number() : reply.number();  // WAITAOF answers local and remote
   }
 
   // The chain of a partition goes on from where the log stands.
@@ -564,8 +485,7 @@ class Publisher {
   bool named_ = false;
   std::string producer_;
   std::uint64_t epoch_ = 0;
-  bool wait_aof_ = false;
-  std::uint64_t verified_connection_ = 0;
+  Acknowledgement acknowledgement_;
   int wake_;
   Budget budget_{in_flight_bytes_max};
   InputCounters counters_;

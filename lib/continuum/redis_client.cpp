@@ -1,6 +1,7 @@
 #include "continuum/redis_client.hpp"
 
 #include "continuum/names.hpp"
+#include "continuum/redis_server.hpp"
 #include "continuum/scripts.hpp"
 
 #include <hiredis/hiredis.h>
@@ -8,7 +9,6 @@
 #include <asio/co_spawn.hpp>
 #include <asio/detached.hpp>
 #include <asio/generic/stream_protocol.hpp>
-#include <asio/io_context.hpp>
 #include <asio/ip/tcp.hpp>
 #include <asio/local/stream_protocol.hpp>
 #include <asio/write.hpp>
@@ -26,99 +26,6 @@ constexpr Milliseconds backoff_min{20};
 constexpr Milliseconds backoff_max{2'000};
 constexpr std::size_t read_bytes = 256 << 10;
 constexpr std::size_t write_buffers_max = 64;
-
-// Why a connection ended.
-enum class Trouble : std::uint8_t {
-  lost,      // reset, closed, timed out, refused
-  waiting,   // the server says that it will be ready soon: LOADING, BUSY; or forgot our scripts
-  refusing,  // the server takes no writes now: OOM, MISCONF, READONLY
-  fatal,     // trying again cannot help
-};
-
-struct Lost {
-  Trouble trouble;
-  Error error;
-};
-
-// By the first word of an error answer. nullopt: it is an answer for the caller.
-std::optional<Trouble> trouble_of(std::string_view error) {
-  const auto code = error.substr(0, error.find(' '));
-  for (const std::string_view c : {"LOADING", "BUSY", "NOSCRIPT", "TRYAGAIN", "MASTERDOWN", "CLUSTERDOWN"}) {
-    if (code == c) {
-      return Trouble::waiting;
-    }
-  }
-  for (const std::string_view c : {"OOM", "MISCONF", "READONLY", "NOREPLICAS", "UNBLOCKED"}) {
-    if (code == c) {
-      return Trouble::refusing;
-    }
-  }
-  for (const std::string_view c : {"NOAUTH", "WRONGPASS", "NOPERM"}) {
-    if (code == c) {
-      return Trouble::fatal;
-    }
-  }
-  return std::nullopt;
-}
-
-Error explain(std::string_view error, const Address& address) {
-  const auto code = error.substr(0, error.find(' '));
-  const auto at = address.text();
-  const auto say = [&](ErrorKind kind, std::string_view what) {
-    return Error(kind, fmt::format("{} {} (it answered: {})", at, what, error.substr(0, 300)));
-  };
-  if (code == "NOAUTH") {
-    return say(ErrorKind::usage,
-               "wants a password: set REDISCLI_AUTH, give --password-file FILE, or put it into the URL");
-  }
-  if (code == "WRONGPASS") {
-    return say(ErrorKind::usage, "refused the user name or password");
-  }
-  if (code == "NOPERM") {
-    return say(ErrorKind::usage,
-               "does not allow this user what Continuum needs: docs/operations.md has the ACL rule");
-  }
-  if (code == "LOADING") {
-    return say(ErrorKind::server, "is still loading its data: try again in a moment");
-  }
-  if (code == "BUSY") {
-    return say(ErrorKind::server, "is busy with somebody's script: see SCRIPT KILL");
-  }
-  if (code == "OOM") {
-    return say(ErrorKind::server, "is full (maxmemory) and takes no writes: raise maxmemory or trim");
-  }
-  if (code == "MISCONF") {
-    return say(ErrorKind::server,
-               "takes no writes because it cannot write its own files: look at its disk and log");
-  }
-  if (code == "READONLY") {
-    return say(ErrorKind::server, "is a replica and takes no writes: name its primary");
-  }
-  if (code == "NOSCRIPT") {
-    return say(ErrorKind::server, "keeps forgetting our scripts: does something call SCRIPT FLUSH?");
-  }
-  if (code == "WRONGTYPE") {
-    return say(ErrorKind::usage, "has a key named continuum:… that is not ours: look with `redis-cli TYPE`");
-  }
-  return say(ErrorKind::server, "refused a command");
-}
-
-std::string info_value(std::string_view info, std::string_view name) {
-  std::size_t at = 0;
-  while (at < info.size()) {
-    auto end = info.find('\n', at);
-    end = end == std::string_view::npos ? info.size() : end;
-    std::string_view line = info.substr(at, end - at);
-    if (line.ends_with('\r')) {
-      line.remove_suffix(1);
-    }
-    if (line.size() > name.size() && line.starts_with(name) && line[name.size()] == ':') {
-      return std::string(line.substr(name.size() + 1));
-    }
-    at = end + 1;
-  }
-  return {};
-}
 
 }  // namespace
 
@@ -447,7 +354,8 @@ struct Client::Impl : std::enable_shared_from_this<Client::Impl> {
         throw Lost{trouble_of(error).value_or(Trouble::fatal), refused(error, i < must)};
       }
     }
-    learn(replies, must);
+    facts = learn_facts(replies, must, address);
+    require_fit(facts, options.needs, address, connections == 0 ? Meeting::first : Meeting::again);
     client_id = replies[must + 4].is_error() ? 0 : replies[must + 4].number();
     if (writes) {
       co_await load_scripts(c, replies[must + 5]);
@@ -478,51 +386,6 @@ struct Client::Impl : std::enable_shared_from_this<Client::Impl> {
       if (loaded[i].is_error()) {
         throw Lost{trouble_of(loaded[i].text()).value_or(Trouble::fatal), explain(loaded[i].text(), address)};
       }
-    }
-  }
-
-  // Takes the facts out of INFO and refuses a server that cannot keep the promises.
-  void learn(const Replies& replies, std::size_t at) {
-    const auto server = replies[at].text();
-    facts.version = info_value(server, "redis_version");
-    if (const auto valkey = info_value(server, "valkey_version"); !valkey.empty()) {
-      facts.name = "Valkey";
-      facts.version = valkey;
-    }
-    if (facts.version.empty()) {
-      throw Lost{Trouble::fatal,
-                 Error(ErrorKind::usage,
-                       fmt::format("{} does not say its version in INFO: is it Redis?", address.text()))};
-    }
-    facts.eviction = info_value(replies[at + 1].text(), "maxmemory_policy");
-    facts.append_only_file = info_value(replies[at + 2].text(), "aof_enabled") == "1";
-    const auto replication = replies[at + 3].text();
-    facts.replica = info_value(replication, "role") == "slave";
-    facts.master = facts.replica
-                       ? info_value(replication, "master_host") + ":" + info_value(replication, "master_port")
-                       : "";
-    if (std::atoi(facts.version.c_str()) < 7) {
-      throw Lost{
-          Trouble::fatal,
-          Error(ErrorKind::usage, fmt::format("{} is {} {}; Continuum needs Redis 7.0 or later, or Valkey",
-                                              address.text(), facts.name, facts.version))};
-    }
-    if (options.needs.access == Needs::Access::read) {
-      return;
-    }
-    if (facts.replica) {
-      throw Lost{
-          connections == 0 ? Trouble::fatal : Trouble::refusing,
-          Error(ErrorKind::server, fmt::format("{} is a replica of {} and takes no writes: name the primary",
-                                               address.text(), facts.master))};
-    }
-    if (facts.eviction.starts_with("allkeys-") && options.needs.eviction == Needs::Eviction::refuse) {
-      throw Lost{
-          Trouble::fatal,
-          Error(ErrorKind::usage,
-                fmt::format("{} evicts any key when it is full (maxmemory-policy {}), and would lose events: "
-                            "set it to noeviction or volatile-lru, or give --allow-eviction",
-                            address.text(), facts.eviction))};
     }
   }
 
@@ -562,7 +425,7 @@ struct Client::Impl : std::enable_shared_from_this<Client::Impl> {
     ticket->replies.push(raw);
     const Reply reply = ticket->replies[ticket->replies.size() - 1];
     if (reply.is_error()) {
-      if (const auto trouble = trouble_of(reply.text()); trouble && !blocked_call_was_woken(reply)) {
+      if (const auto trouble = trouble_of(reply.text())) {
         throw Lost{*trouble, explain(reply.text(), address)};
       }
       if (!ticket->request.keeps_errors()) {
@@ -575,8 +438,6 @@ struct Client::Impl : std::enable_shared_from_this<Client::Impl> {
       finish(ticket, std::move(ticket->error));
     }
   }
-
-  static bool blocked_call_was_woken(Reply reply) { return reply.text().starts_with("UNBLOCKED"); }
 
   static asio::awaitable<void> write_queue(std::shared_ptr<Impl> self, std::shared_ptr<Connection> c) {
     std::vector<Ticket> batch;
@@ -667,41 +528,6 @@ std::uint64_t Client::connections() const {
 }
 std::uint64_t Client::client_id() const {
   return impl_->client_id;
-}
-
-// --- Session
-
-struct Session::Impl {
-  Impl(Address address, ClientOptions options)
-      : client(io.get_executor(), std::move(address), std::move(options)) {}
-
-  asio::io_context io{1};
-  Client client;
-};
-
-Session::Session(Address address, ClientOptions options)
-    : impl_(std::make_unique<Impl>(std::move(address), std::move(options))) {
-  run_until_done(impl_->io, impl_->client.ready());
-}
-
-Session::~Session() = default;
-
-Replies Session::call(Request request) {
-  return run_until_done(impl_->io, impl_->client.call(std::move(request)));
-}
-
-const ServerFacts& Session::facts() const {
-  return impl_->client.facts();
-}
-const Address& Session::address() const {
-  return impl_->client.address();
-}
-
-Client& client_of(Session& session) {
-  return session.impl_->client;
-}
-asio::io_context& io_of(Session& session) {
-  return session.impl_->io;
 }
 
 }  // namespace continuum::redis

@@ -42,6 +42,18 @@ void await(const char* what, const std::function<bool()>& holds) {
   }
 }
 
+// From then on a signal finds the program and not the copy of this test that becomes it.
+void await_started(const test::Process& process) {
+  await("it is the program", [&] {
+    return test::read_file("/proc/" + std::to_string(process.pid()) + "/comm") == "continuum\n";
+  });
+}
+
+int end_of(test::Process& process) {
+  REQUIRE(process.ended_within(60s));
+  return process.wait();
+}
+
 class Forum {
  public:
   static constexpr std::uint64_t keys = 500;
@@ -156,16 +168,17 @@ void kill_workers(Forum& forum, const std::vector<std::string>& how, const std::
     new (&victim) test::Process(start());
   }
   for (auto& worker : workers) {
+    await_started(worker);
     worker.signal(SIGTERM);
   }
   for (auto& worker : workers) {
-    const int status = worker.wait();
+    const int status = end_of(worker);
     CHECK((status == 0 || status == 128 + SIGTERM));  // one that had only just been started
   }
   std::vector<std::string> rest{"--drain"};
   rest.insert(rest.end(), how.begin(), how.end());
   test::Process last(forum.work(rest), {"/dev/null", output, forum.file("err")});
-  CHECK_MESSAGE(last.wait() == 0, test::read_file(forum.file("err")));
+  CHECK_MESSAGE(end_of(last) == 0, test::read_file(forum.file("err")));
 }
 
 }  // namespace
@@ -225,7 +238,7 @@ TEST_CASE("a server that is killed and restarted costs no event") {
     return done == forum.published();
   });
   worker.signal(SIGTERM);
-  CHECK(worker.wait() == 0);
+  CHECK(end_of(worker) == 0);
   const auto found = forum.handled("handled");
   CHECK(found.events == forum.published());
   CHECK(found.out_of_order == 0);
@@ -263,7 +276,7 @@ TEST_CASE("a paused worker is fenced: its handlers are stopped and its commits r
       rest.push_back(word);
     }
     test::Process heir(forum.work(rest), {"/dev/null", "/dev/null", forum.file("heir")});
-    CHECK(heir.wait() == 0);
+    CHECK(end_of(heir) == 0);
     CHECK(forum.state(0).fence > fence);
     CHECK(forum.handled("handled").events == forum.published());
 
@@ -278,9 +291,9 @@ TEST_CASE("a paused worker is fenced: its handlers are stopped and its commits r
     });
     if (waits) {
       paused.signal(SIGTERM);
-      CHECK(paused.wait() == 0);
+      CHECK(end_of(paused) == 0);
     } else {
-      CHECK(paused.wait() == 5);
+      CHECK(end_of(paused) == 5);
     }
     const std::string told = test::read_file(forum.file("paused"));
     CHECK(told.find(waits ? "handlers are stopped" : "") != std::string::npos);

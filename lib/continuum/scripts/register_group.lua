@@ -18,7 +18,11 @@ elseif policy == 'since' then
 end
 if first then
   for i = 1, #first[2], 2 do
-    if first[2][i] == 'o' then offset = first[2][i + 1] end
+    local field, value = first[2][i], first[2][i + 1]
+    if field == 'o' then offset = value end
+    -- The generation in force at the cursor: a barrier there is still to be passed.
+    if field == 'g' then from = value end
+    if field == 'barrier' then from = string.format('%.0f', tonumber(value) - 1) end
   end
   local before = redis.call('XREVRANGE', KEYS[3], '(' .. first[1], '-', 'COUNT', 1)[1]
   if before then entry = before[1] end

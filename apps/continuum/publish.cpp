@@ -355,13 +355,6 @@ Topic topic_to_publish_to(const Context& context, redis::Session& session, const
   return load_topic(session, args.topic);
 }
 
-// Mistakes in the options should not wait for a server.
-void require_good(WrapOptions wrap, const std::string& topic) {
-  wrap.topic = topic;
-  wrap.producer = "any";
-  const Wrapper checked(std::move(wrap));
-}
-
 int run_publish(const Context& context, Arguments args) {
   if (args.data && !args.files.empty()) {
     fail(ErrorKind::usage, "--data is the event itself: give either it or files");
@@ -383,7 +376,7 @@ int run_publish(const Context& context, Arguments args) {
   for (const auto& text : args.attributes) {
     args.publish.wrap.attributes.push_back(parse_attribute(text));
   }
-  require_good(args.publish.wrap, args.topic);
+  require_valid(args.publish.wrap);  // mistakes should not wait for a server
 
   redis::ClientOptions client;
   client.needs.access = redis::Needs::Access::write;

@@ -51,10 +51,13 @@ struct WrapOptions {
   std::size_t event_bytes_max = 1 << 20;   // of the whole line that is stored
 };
 
+// Throws Error{usage} for a literal or an attribute that no event can have.
+void require_valid(const WrapOptions& options);
+
 // Turns input lines into event lines. One per thread; keeps its buffers.
 class Wrapper {
  public:
-  // Throws Error{usage} for an attribute name that CloudEvents does not allow or that is set already.
+  // Throws as require_valid.
   explicit Wrapper(WrapOptions options);
   ~Wrapper();
   Wrapper(const Wrapper&) = delete;

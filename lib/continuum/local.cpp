@@ -1,5 +1,6 @@
 #include "continuum/local.hpp"
 
+#include "continuum/daemon.hpp"
 #include "continuum/error.hpp"
 #include "continuum/names.hpp"
 
@@ -34,28 +35,6 @@ constexpr std::uintmax_t log_bytes_max = 1 << 20;
 constexpr std::size_t log_lines_shown = 6;
 constexpr Milliseconds stop_patience{60'000};
 
-class Descriptor {
- public:
-  Descriptor() = default;
-  explicit Descriptor(int fd) : fd_(fd) {}
-  ~Descriptor() { close(); }
-  Descriptor(Descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  Descriptor& operator=(Descriptor&& other) noexcept {
-    close();
-    fd_ = std::exchange(other.fd_, -1);
-    return *this;
-  }
-  [[nodiscard]] int get() const { return fd_; }
-  void close() {
-    if (fd_ >= 0) {
-      ::close(std::exchange(fd_, -1));
-    }
-  }
-
- private:
-  int fd_ = -1;
-};
-
 struct Files {
   std::string socket;
   std::string log;
@@ -69,12 +48,6 @@ struct Files {
         lock(d + "/lock"),
         configuration(d + "/redis.conf") {}
 };
-
-[[noreturn]] void fail_by_errno(std::string_view doing, std::string_view path) {
-  const int error = errno;
-  const auto advice = error == ENOSPC || error == EDQUOT ? ": free some space there" : "";
-  fail(ErrorKind::server, "cannot {} {}: {}{}", doing, path, std::strerror(error), advice);
-}
 
 // --- the directory
 
@@ -281,141 +254,6 @@ std::string log_tail(const Files& files, std::uintmax_t from) {
   return lines.empty() ? std::string() : fmt::format(" The end of its log:\n{}", fmt::join(lines, "\n"));
 }
 
-std::vector<char*> pointers_of(const std::vector<std::string>& texts) {
-  std::vector<char*> pointers;
-  for (const auto& text : texts) {
-    pointers.push_back(const_cast<char*>(text.c_str()));
-  }
-  pointers.push_back(nullptr);
-  return pointers;
-}
-
-// All that the new process needs, made before fork: after it only system calls are safe.
-struct Launch {
-  std::vector<char*> arguments;
-  std::vector<char*> environment;
-  const char* directory;
-  const char* log;
-  int report;
-};
-
-// Runs in the grandchild. Answers over `report`: its pid, and errno when it could not become the server.
-[[noreturn]] void become_server(const Launch& launch) {
-  constexpr int report = 3;
-  if (launch.report != report) {
-    dup3(launch.report, report, O_CLOEXEC);
-  }
-  close_range(report + 1, ~0U, 0);
-  const pid_t me = getpid();
-  bool fine = write(report, &me, sizeof me) == sizeof me;
-  for (int signal = 1; signal < NSIG; ++signal) {
-    std::signal(signal, SIG_DFL);
-  }
-  sigset_t none;
-  sigemptyset(&none);
-  sigprocmask(SIG_SETMASK, &none, nullptr);
-  umask(077);
-  fine = fine && chdir(launch.directory) == 0;
-  const int null = open("/dev/null", O_RDWR);
-  // Before it opens its log, redis-server complains on its stdout.
-  const int log = open(launch.log, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW, 0600);
-  fine = fine && null >= 0 && log >= 0 && dup2(null, STDIN_FILENO) == STDIN_FILENO &&
-         dup2(log, STDOUT_FILENO) == STDOUT_FILENO && dup2(log, STDERR_FILENO) == STDERR_FILENO;
-  if (fine) {
-    close_range(report + 1, ~0U, 0);
-    execvpe(launch.arguments[0], launch.arguments.data(), launch.environment.data());
-  }
-  const int error = errno;
-  (void)!write(report, &error, sizeof error);
-  _exit(127);
-}
-
-struct Spawned {
-  pid_t pid = 0;
-  int error = 0;  // errno, when the program could not be run
-};
-
-// Twice forked and in its own session: not our child, not in our process group, not on our terminal.
-Spawned spawn(Launch launch) {
-  std::array<int, 2> ends{};
-  if (pipe2(ends.data(), O_CLOEXEC) != 0) {
-    fail_by_errno("create a pipe for", "redis-server");
-  }
-  const Descriptor reading(ends[0]);
-  Descriptor writing(ends[1]);
-  launch.report = writing.get();
-  const pid_t child = fork();
-  if (child < 0) {
-    fail_by_errno("fork for", "redis-server");
-  }
-  if (child == 0) {
-    setsid();
-    const pid_t grandchild = fork();
-    if (grandchild == 0) {
-      become_server(launch);
-    }
-    _exit(grandchild < 0 ? 1 : 0);
-  }
-  writing.close();
-  int ended = 0;
-  while (waitpid(child, &ended, 0) < 0 && errno == EINTR) {
-  }
-  Spawned spawned;
-  std::array<char, sizeof(pid_t) + sizeof(int)> answer{};
-  std::size_t have = 0;
-  for (;;) {
-    const auto n = read(reading.get(), answer.data() + have, answer.size() - have);
-    if (n < 0 && errno == EINTR) {
-      continue;
-    }
-    if (n <= 0) {
-      break;
-    }
-    have += static_cast<std::size_t>(n);
-  }
-  if (have >= sizeof spawned.pid) {
-    std::memcpy(&spawned.pid, answer.data(), sizeof spawned.pid);
-  }
-  if (have == answer.size()) {
-    std::memcpy(&spawned.error, answer.data() + sizeof spawned.pid, sizeof spawned.error);
-  } else if (have < sizeof spawned.pid) {
-    spawned.error = EAGAIN;
-  }
-  return spawned;
-}
-
-// A process that is not our child, held so that its number cannot come to mean another.
-class Process {
- public:
-  explicit Process(pid_t pid) : fd_(static_cast<int>(syscall(SYS_pidfd_open, pid, 0))) {}
-  // False when it still lives after that long.
-  [[nodiscard]] bool ended_within(Milliseconds limit) const {
-    if (fd_.get() < 0) {
-      return true;
-    }
-    pollfd one{fd_.get(), POLLIN, 0};
-    const auto until = Clock::now() + limit;
-    for (;;) {
-      const auto left = std::chrono::ceil<Milliseconds>(until - Clock::now());
-      const int n = poll(&one, 1, static_cast<int>(std::max<std::int64_t>(0, left.count())));
-      if (n > 0) {
-        return true;
-      }
-      if (n == 0) {
-        return false;
-      }
-    }
-  }
-  void terminate() const {
-    if (fd_.get() >= 0) {
-      syscall(SYS_pidfd_send_signal, fd_.get(), SIGTERM, nullptr, 0);
-    }
-  }
-
- private:
-  Descriptor fd_;
-};
-
 enum class Launched : std::uint8_t { answers, not_found, ended };
 
 // Starts one server and waits for it. Throws when it lives but does not answer.
@@ -423,8 +261,7 @@ Launched launch(const std::string& directory, const Files& files, const StartOpt
                 const std::vector<std::string>& launcher) {
   std::vector<std::string> words = launcher;
   words.insert(words.end(), {"redis-server", files.configuration});
-  const auto spawned =
-      spawn({pointers_of(words), pointers_of(options.environment), directory.c_str(), files.log.c_str(), -1});
+  const auto spawned = spawn_daemon(words, options.environment, directory, files.log);
   if (spawned.error == ENOENT) {
     return Launched::not_found;
   }
@@ -432,7 +269,7 @@ Launched launch(const std::string& directory, const Files& files, const StartOpt
     errno = spawned.error;
     fail_by_errno("run", words.front());
   }
-  const Process process(spawned.pid);
+  const ForeignProcess process(spawned.pid);
   const auto until = Clock::now() + options.patience;
   Milliseconds pause{1};
   while (probe(files).found != Found::ours) {
@@ -539,7 +376,7 @@ bool stop(const std::string& directory) {
   if (seen.found == Found::somebody) {
     require_same(directory, files, seen.pid);
   }
-  const Process process(seen.pid);
+  const ForeignProcess process(seen.pid);
   std::string refusal;
   try {
     redis::Session session(address(directory), client_options());

@@ -32,6 +32,10 @@ bool is_long() {
   return std::getenv("CONTINUUM_LONG") != nullptr;
 }
 
+int kill_count() {
+  return is_long() ? 50 : 12;
+}
+
 // Another process's doing: there is no event of ours to wait for.
 void await(const char* what, const std::function<bool()>& holds) {
   CAPTURE(what);
@@ -44,9 +48,8 @@ void await(const char* what, const std::function<bool()>& holds) {
 
 // From then on a signal finds the program and not the copy of this test that becomes it.
 void await_started(const test::Process& process) {
-  await("it is the program", [&] {
-    return test::read_file("/proc/" + std::to_string(process.pid()) + "/comm") == "continuum\n";
-  });
+  await("it is the program",
+        [&] { return test::read_file("/proc/" + std::to_string(process.pid()) + "/comm") == "continuum\n"; });
 }
 
 int end_of(test::Process& process) {
@@ -69,6 +72,12 @@ class Forum {
   [[nodiscard]] std::string file(const std::string& name) const { return directory_.file(name); }
 
   void publish(std::uint64_t events) {
+    auto publisher = start_publishing(events, 100'000'000);
+    const int status = end_of(publisher);
+    REQUIRE_MESSAGE(status == 0, test::read_file(file("publisher")));
+  }
+
+  [[nodiscard]] test::Process start_publishing(std::uint64_t events, std::uint64_t per_second) {
     std::string text;
     for (std::uint64_t i = 0; i < events; ++i) {
       const auto key = (published_ * 7919) % keys;
@@ -76,9 +85,9 @@ class Forum {
       ++published_;
     }
     test::write_file(file("input"), text);
-    const auto ended = test::run({binary(), "publish", "-u", server_.url(), "-t", "forum", "-k", "k",
-                                  "--type", "=post", file("input")});
-    REQUIRE_MESSAGE(ended.status == 0, ended.err);
+    return test::Process({binary(), "publish", "-u", server_.url(), "-t", "forum", "-k", "k", "--type",
+                          "=post", "--rate", std::to_string(per_second), file("input")},
+                         {"/dev/null", "/dev/null", file("publisher")});
   }
 
   [[nodiscard]] std::vector<std::string> work(const std::vector<std::string>& more) const {
@@ -148,8 +157,13 @@ class Forum {
   std::uint64_t published_ = 0;
 };
 
-// Kills one of four workers at random moments until all is handled.
-void kill_workers(Forum& forum, const std::vector<std::string>& how, const std::string& output, int kills) {
+// Kills one of four workers at random moments while events are published; then lets one handle the rest.
+void kill_workers(Forum& forum, std::uint64_t per_second, const std::vector<std::string>& how,
+                  const std::string& output) {
+  const int kills = kill_count();
+  // About as long as the kills take.
+  auto publisher =
+      forum.start_publishing(per_second * static_cast<std::uint64_t>(kill_count()) / 10, per_second);
   const auto seed = static_cast<std::mt19937::result_type>(std::time(nullptr));
   CAPTURE(seed);
   std::mt19937 random(seed);
@@ -167,6 +181,7 @@ void kill_workers(Forum& forum, const std::vector<std::string>& how, const std::
     victim.~Process();
     new (&victim) test::Process(start());
   }
+  CHECK(end_of(publisher) == 0);
   for (auto& worker : workers) {
     await_started(worker);
     worker.signal(SIGTERM);
@@ -185,39 +200,33 @@ void kill_workers(Forum& forum, const std::vector<std::string>& how, const std::
 
 TEST_CASE("killed workers that print lose no event and keep the order of every key") {
   Forum forum;
-  const int kills = is_long() ? 50 : 12;
-  forum.publish(is_long() ? 2'000'000 : 500'000);
-  kill_workers(forum, {}, forum.file("printed"), kills);
+  kill_workers(forum, 200'000, {}, forum.file("printed"));
   const auto found = forum.handled("printed");
   CHECK(found.events == forum.published());
   CHECK(found.out_of_order == 0);
   // A commit is due every 10,000 events and every 50 ms; as much may be on its way to the file.
-  CHECK(found.repeats <= static_cast<std::uint64_t>(kills) * Forum::partitions * 30'000);
+  CHECK(found.repeats <= static_cast<std::uint64_t>(kill_count()) * Forum::partitions * 30'000);
   MESSAGE("repeats: ", found.repeats);
 }
 
 TEST_CASE("killed workers with a stream handler lose no event and keep the order of every key") {
   Forum forum;
-  const int kills = is_long() ? 50 : 12;
-  forum.publish(is_long() ? 200'000 : 60'000);
-  kill_workers(forum, forum.recorder(), "/dev/null", kills);
+  kill_workers(forum, 20'000, forum.recorder(), "/dev/null");
   const auto found = forum.handled("handled");
   CHECK(found.events == forum.published());
   CHECK(found.out_of_order == 0);
-  CHECK(found.repeats <= static_cast<std::uint64_t>(kills) * Forum::partitions * 2'000);
+  CHECK(found.repeats <= static_cast<std::uint64_t>(kill_count()) * Forum::partitions * 2'000);
   MESSAGE("repeats: ", found.repeats);
 }
 
 TEST_CASE("killed workers with exec handlers lose no event and keep the order of every key") {
   Forum forum;
-  const int kills = is_long() ? 50 : 8;
-  forum.publish(is_long() ? 10'000 : 3'000);
-  kill_workers(forum, {"--concurrency", "2", "--", "sh", "-c", "cat >>\"$0\"", forum.file("handled")},
-               "/dev/null", kills);
+  kill_workers(forum, 1'000, {"--concurrency", "2", "--", "sh", "-c", "cat >>\"$0\"", forum.file("handled")},
+               "/dev/null");
   const auto found = forum.handled("handled");
   CHECK(found.events == forum.published());
   CHECK(found.out_of_order == 0);
-  CHECK(found.repeats <= static_cast<std::uint64_t>(kills) * Forum::partitions * 200);
+  CHECK(found.repeats <= static_cast<std::uint64_t>(kill_count()) * Forum::partitions * 200);
   MESSAGE("repeats: ", found.repeats);
 }
 

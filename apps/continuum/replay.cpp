@@ -127,7 +127,8 @@ void add_replay(CLI::App& command, Context& context) {
   add_text(command, "--print", "WHAT", options->print, "event (the line as it was stored) or data");
   add_flag(command, "--meta", options->meta, "add \"partition\" and \"offset\" to each event");
   add_flag(command, "--fail-if-empty", options->fail_if_empty, "exit 1 when no event matches");
-  command.add_option("@FROM:TO", options->time_range, "--since and --until in one, such as @2h:1h or @2h:");
+  command.add_option("RANGE", options->time_range,
+                     "@FROM:TO: --since and --until in one, such as @2h:1h or @2h:");
   run_with(command, context, [&context, options] { return replay(context, *options); });
 }
 

@@ -251,7 +251,8 @@ void add_topic(CLI::App& command, Context& context) {
   const auto changes = std::make_shared<SetOptions>();
   add_topic_option(set_command, changes->name);
   set_command
-      .add_option("NAME=VALUE", changes->assignments, "frames=auto|plain|single, event_bytes_max=SIZE")
+      .add_option("SETTING", changes->assignments,
+                  "NAME=VALUE: frames=auto|plain|single, event_bytes_max=SIZE")
       ->required();
   run_with(set_command, context, [&context, changes] { return set(context, *changes); });
 

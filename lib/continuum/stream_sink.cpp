@@ -373,7 +373,10 @@ class StreamSink final : public HandlerSink, public std::enable_shared_from_this
                                 ? fmt::format("{}: {}", place_.command->program(), status.text())
                                 : run.killed_because;
     const bool timed_out = !run.killed_because.empty();
-    const bool down = run.answered == 0 && !timed_out;
+    // An event that failed before, and now again as the first thing that a process gets, is the likelier
+    // culprit: a handler that is down from a deploy that has just gone wrong is seen with other events, too.
+    const bool suspect = first && window_.attempts_used(*first) > 0;
+    const bool down = run.answered == 0 && !timed_out && !suspect;
     // The others were not looked at: they are sent again as if for the first time.
     for (const Sent& sent : unanswered_) {
       if (window_.in_flight(sent.offset) && sent.offset != first) {

@@ -101,6 +101,10 @@ FrameEncoder::FrameEncoder() : impl_(std::make_unique<Impl>()) {
   ZSTD_CCtx* context = impl_->context.get();
   check(context != nullptr, "zstd has memory for a context");
   set(context, ZSTD_c_compressionLevel, 1);
+  // Level 1 for what events are: the names of members repeat, so that longer matches and a larger table cost
+  // nothing in size and save an eighth of the time (measured with tests/bench/make_events).
+  set(context, ZSTD_c_minMatch, 7);
+  set(context, ZSTD_c_hashLog, 16);
   set(context, ZSTD_c_contentSizeFlag, 1);
   set(context, ZSTD_c_checksumFlag, 1);
 }

@@ -152,6 +152,9 @@ void PublishInput::add(Partition partition, const Line& line, Position position)
   if (!lane.batch) {
     lane.batch = std::make_unique<Batch>();
     lane.batch->partition = partition;
+    // A flood goes on as it came: as large as the batch before, without growing there step by step.
+    lane.batch->lines.reserve(lane.bytes_before + lane.bytes_before / 8);
+    lane.batch->positions.reserve(lane.events_before + lane.events_before / 8);
     open_lanes_.push_back(partition.value);
     if (!oldest_) {
       oldest_ = std::chrono::steady_clock::now();
@@ -232,6 +235,8 @@ void PublishInput::require_claims(Position passed) const {
 
 void PublishInput::pass_on(Lane& lane) {
   BatchPointer batch = std::move(lane.batch);
+  lane.bytes_before = batch->lines.size();
+  lane.events_before = batch->positions.size();
   open_bytes_ -= batch->lines.size();
   if (!options_.producer.empty()) {
     batch->digest = options_.wrap.position ? std::string(by_position) : digest_text(lane.chain);

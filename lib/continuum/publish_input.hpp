@@ -54,7 +54,9 @@ class PublishInput {
     std::map<Partition, Claim> claims;
   };
   struct Lane {
-    BatchPointer batch;  // being filled
+    BatchPointer batch;            // being filled
+    std::size_t bytes_before = 0;  // of the batch before
+    std::size_t events_before = 0;
     std::uint64_t chain = 0;
   };
 

@@ -5,6 +5,7 @@
 #include "continuum/names.hpp"
 
 #include <fcntl.h>
+#include <malloc.h>
 #include <unistd.h>
 
 #include <csignal>
@@ -43,9 +44,17 @@ void report(std::string_view message) {
   std::fwrite(text.data(), 1, text.size(), stderr);
 }
 
+// Batches are larger than what malloc gives back to the system at once by default: every one of them would be
+// mapped, cleared and unmapped again.
+void keep_batches_mapped() {
+  mallopt(M_MMAP_THRESHOLD, 32 << 20);
+  mallopt(M_TRIM_THRESHOLD, 128 << 20);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
+  keep_batches_mapped();
   open_missing_descriptors();
   std::signal(SIGPIPE, SIG_IGN);  // a write then fails with EPIPE, which says who closed what
   try {

@@ -33,6 +33,28 @@ std::vector<Partition> parse_partition_list(std::string_view text) {
   return chosen;
 }
 
+std::vector<Partition> parse_partitions_of(const Topic& topic, std::string_view text) {
+  const auto known = topic.partitions();
+  auto chosen = known;
+  if (text != "all") {
+    try {
+      chosen = parse_partition_list(text);
+    } catch (const Error& error) {
+      fail(error.kind(), "--partition {}: {}", text, error.message());
+    }
+  }
+  for (const auto p : chosen) {
+    if (std::ranges::find(known, p) == known.end()) {
+      fail(ErrorKind::usage, "--partition {}: topic {} has partitions {} to {}", p, topic.name, known.front(),
+           known.back());
+    }
+  }
+  std::ranges::sort(chosen);
+  const auto repeated = std::ranges::unique(chosen);
+  chosen.erase(repeated.begin(), repeated.end());
+  return chosen;
+}
+
 Moment parse_moment(const std::string& text) {
   if (const auto time = parse_time(text)) {
     return {*time, std::nullopt};
@@ -72,21 +94,23 @@ TimeRange parse_time_range(const std::string& text) {
        "{}: not a range of time; give @FROM:TO, such as @2h:1h or @2024-05-01T12:00:00Z:", text);
 }
 
-void resolve(const TimeRange& range, redis::Session& session, RangeOptions& out) {
-  SystemTime now{};
-  const auto is_relative = [](const std::optional<Moment>& moment) { return moment && moment->ago; };
-  if (is_relative(range.since) || is_relative(range.until)) {
-    redis::Request request;
-    request.command("TIME");
-    const redis::Replies replies = session.call(std::move(request));
-    now = SystemTime(Milliseconds(replies[0][0].integer() * 1000 + replies[0][1].integer() / 1000));
+SystemTime resolve(const Moment& moment, redis::Session& session) {
+  if (!moment.ago) {
+    return moment.time;
   }
-  const auto at = [&](const Moment& moment) { return moment.ago ? now - *moment.ago : moment.time; };
+  redis::Request request;
+  request.command("TIME");
+  const redis::Replies replies = session.call(std::move(request));
+  return SystemTime(Milliseconds(replies[0][0].integer() * 1000 + replies[0][1].integer() / 1000)) -
+         *moment.ago;
+}
+
+void resolve(const TimeRange& range, redis::Session& session, RangeOptions& out) {
   if (range.since) {
-    out.since = at(*range.since);
+    out.since = resolve(*range.since, session);
   }
   if (range.until) {
-    out.until = at(*range.until);
+    out.until = resolve(*range.until, session);
   }
 }
 

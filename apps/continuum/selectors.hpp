@@ -3,6 +3,7 @@
 
 #include "continuum/log_range.hpp"
 #include "continuum/redis.hpp"
+#include "continuum/topic.hpp"
 #include "continuum/types.hpp"
 
 #include <optional>
@@ -14,6 +15,10 @@ namespace continuum::app {
 
 // N, or a list such as 0,2,5-7; all is an empty one. Throws Error{usage}.
 [[nodiscard]] std::vector<Partition> parse_partition_list(std::string_view text);
+
+// The partitions of `topic` that the list names, each once, ascending. Throws Error{usage} for one that is
+// not there.
+[[nodiscard]] std::vector<Partition> parse_partitions_of(const Topic& topic, std::string_view text);
 
 // A point in time as people give it: RFC 3339, milliseconds since 1970, or how long ago (2h).
 struct Moment {
@@ -31,6 +36,7 @@ struct TimeRange {
 [[nodiscard]] TimeRange parse_time_range(const std::string& text);
 
 // By the server's clock, which also gave the entries their times.
+[[nodiscard]] SystemTime resolve(const Moment& moment, redis::Session& session);
 void resolve(const TimeRange& range, redis::Session& session, RangeOptions& out);
 
 }  // namespace continuum::app

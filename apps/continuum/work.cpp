@@ -4,6 +4,7 @@
 #include "commands.hpp"
 #include "options.hpp"
 #include "output.hpp"
+#include "selectors.hpp"
 #include "signals.hpp"
 
 #include "continuum/error.hpp"
@@ -26,64 +27,39 @@ extern char** environ;
 namespace continuum::app {
 namespace {
 
+// Where a new group begins.
+struct From {
+  std::string end_of_log;        // start or end
+  std::optional<Moment> moment;  // or a time
+};
+
+From parse_from(const std::string& text) {
+  if (text == "start" || text == "end") {
+    return {text, std::nullopt};
+  }
+  return {{}, parse_moment(text)};
+}
+
+// As register_group() takes it.
+std::optional<std::string> policy_of(const std::optional<From>& from, redis::Session& session) {
+  if (!from) {
+    return std::nullopt;
+  }
+  return from->moment ? fmt::format("since {}", resolve(*from->moment, session).time_since_epoch().count())
+                      : from->end_of_log;
+}
+
 struct Arguments {
   std::string topic;
   std::optional<std::string> group;
   std::optional<std::string> partitions;
-  std::optional<std::string> from;  // as register_group() takes it
+  std::optional<From> from;
   WorkOptions work;
   bool drain = false;
   bool no_wait = false;
   bool handler_option = false;  // one that makes sense only with a handler
   Milliseconds retry_for{3'600'000};
 };
-
-// N, N,N,N-N or all: those of the topic.
-std::vector<Partition> parse_partitions(std::string_view text, const Topic& topic) {
-  const auto known = topic.partitions();
-  if (text == "all") {
-    return known;
-  }
-  std::vector<Partition> chosen;
-  while (!text.empty()) {
-    const auto comma = std::min(text.find(','), text.size());
-    const auto item = text.substr(0, comma);
-    text.remove_prefix(std::min(comma + 1, text.size()));
-    const auto dash = std::min(item.find('-'), item.size());
-    const auto number = [](std::string_view digits) {
-      return static_cast<std::uint32_t>(parse_number(digits, 0, partitions_max - 1));
-    };
-    const auto first = number(item.substr(0, dash));
-    const auto last = dash == item.size() ? first : number(item.substr(dash + 1));
-    for (auto p = first; p <= last; ++p) {
-      if (std::ranges::find(known, Partition(p)) == known.end()) {
-        fail(ErrorKind::usage, "--partition {}: topic {} has partitions {} to {}", p, topic.name,
-             known.front(), known.back());
-      }
-      chosen.emplace_back(p);
-    }
-  }
-  if (chosen.empty()) {
-    fail(ErrorKind::usage, "--partition needs a number, a list such as 0,2,5-7, or all");
-  }
-  return chosen;
-}
-
-// start, end, a duration back from now, or a time.
-std::string parse_from(const std::string& text) {
-  if (text == "start" || text == "end") {
-    return text;
-  }
-  if (const auto time = parse_time(text)) {
-    return fmt::format("since {}", time->time_since_epoch().count());
-  }
-  try {
-    const auto now = std::chrono::time_point_cast<Milliseconds>(std::chrono::system_clock::now());
-    return fmt::format("since {}", (now - parse_duration(text)).time_since_epoch().count());
-  } catch (const Error&) {
-    fail(ErrorKind::usage, "give start, end, a duration such as 2h, or a time such as 2024-05-01T12:00:00Z");
-  }
-}
 
 // 100ms..30s
 void parse_backoff(const std::string& text, WorkOptions& options) {
@@ -186,8 +162,8 @@ int run_work(const Context& context, Arguments args) {
   client.retry_for = args.retry_for;
   const auto session = connect(context, client);
   Topic topic = load_topic(*session, args.topic);
-  args.work.partitions = parse_partitions(*args.partitions, topic);
-  register_group(*session, topic, args.work.group, args.from);
+  args.work.partitions = parse_partitions_of(topic, *args.partitions);
+  register_group(*session, topic, args.work.group, policy_of(args.from, *session));
   warn_of_loss(context, *session);
   args.work.stop_fd = stop_descriptor();
   return finish(context, args, work(*session, topic, args.work));

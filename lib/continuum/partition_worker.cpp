@@ -77,7 +77,7 @@ asio::awaitable<std::optional<Acquired>> PartitionWorker::acquire() {
       tenure_.passed = acquired->passed;
       extend(sent);
       if (std::exchange(told_held_, false)) {
-        place_.say(fmt::format("{}: took over for group {}", where_, place_.options.group));
+        shift_.tell(fmt::format("took over for group {}", place_.options.group), tenure_.partition);
       }
       if (fenced && gives_up_when_fenced()) {
         redis::Request release;
@@ -112,8 +112,8 @@ void PartitionWorker::tell_held(const Held& held) {
          where_, holder, place_.options.group, held.ttl.count());
   }
   if (!std::exchange(told_held_, true)) {
-    place_.say(
-        fmt::format("{}: {} works it for group {}; standing by", where_, holder, place_.options.group));
+    shift_.tell(fmt::format("{} works it for group {}; standing by", holder, place_.options.group),
+                tenure_.partition);
   }
 }
 
@@ -202,23 +202,23 @@ void PartitionWorker::tell_lost() {
     fail_refused(why);
   }
   const bool fenced = why == Kept::fenced;
+  const std::string_view group = place_.options.group;
   const std::string what =
       fenced ? fmt::format(
-                   "{}: another worker has taken over for group {}; handlers are stopped and nothing more is "
+                   "another worker has taken over for group {}; handlers are stopped and nothing more is "
                    "committed",
-                   where_, place_.options.group)
+                   group)
       : why == Kept::conflict
-          ? fmt::format("{}: the state of group {} was changed under us; starting again from it", where_,
-                        place_.options.group)
-          : fmt::format("{}: the lease of group {} ran out before it could be renewed; handlers are stopped",
-                        where_, place_.options.group);
+          ? fmt::format("the state of group {} was changed under us; starting again from it", group)
+          : fmt::format("the lease of group {} ran out before it could be renewed; handlers are stopped",
+                        group);
   if (!fenced && why == Kept::ok) {
     lapsed_ = tenure_.fence;
   }
   if (fenced && gives_up_when_fenced()) {
-    throw Error(ErrorKind::fenced, what);
+    fail(ErrorKind::fenced, "{}: {}", where_, what);
   }
-  place_.say(what);
+  shift_.tell(what, tenure_.partition);
 }
 
 bool PartitionWorker::gives_up_when_fenced() const {

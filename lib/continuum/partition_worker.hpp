@@ -27,6 +27,8 @@ struct Shift {
   Stopping stopping = Stopping::no;
   std::function<void()> renew_soon;  // somebody's state changed
   std::function<void()> on_ended;    // a partition halted
+  // For a person: what happens to many partitions at once is said once.
+  std::function<void(const std::string& what, Partition partition)> tell;
 };
 
 class PartitionWorker {

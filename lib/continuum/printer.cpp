@@ -260,8 +260,11 @@ class Printer final : public Sink, public std::enable_shared_from_this<Printer> 
 
  private:
   std::shared_ptr<Job> spare() {
-    std::shared_ptr<Job> job = spare_ ? std::move(spare_) : std::make_shared<Job>();
-    spare_.reset();
+    if (spares_.empty()) {
+      return std::make_shared<Job>();
+    }
+    auto job = std::move(spares_.back());
+    spares_.pop_back();
     return job;
   }
 
@@ -320,7 +323,7 @@ class Printer final : public Sink, public std::enable_shared_from_this<Printer> 
     job->bytes = 0;
     job->used = 0;
     job->printed = 0;
-    spare_ = job;
+    spares_.push_back(job);
   }
 
   Workplace& place_;
@@ -328,8 +331,8 @@ class Printer final : public Sink, public std::enable_shared_from_this<Printer> 
   Wake& wake_;
   std::shared_ptr<const Form> form_;
   std::deque<std::shared_ptr<Job>> jobs_;
-  std::shared_ptr<Job> next_;   // being gathered
-  std::shared_ptr<Job> spare_;  // with buffers that are large enough already
+  std::shared_ptr<Job> next_;                 // being gathered
+  std::vector<std::shared_ptr<Job>> spares_;  // with buffers that are large enough already
   Cursor finished_;
   Offset given_;
   bool finishing_ = false;

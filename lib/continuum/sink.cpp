@@ -14,27 +14,36 @@ BootClock::time_point BootClock::now() noexcept {
   return time_point(std::chrono::seconds(now.tv_sec) + std::chrono::nanoseconds(now.tv_nsec));
 }
 
-char* LocatedLine::write(char* out, Offset offset, std::string_view line) const {
-  std::memcpy(out, begin_.data(), begin_.size());
-  out += begin_.size();
-  const fmt::format_int digits(offset.value);
-  std::memcpy(out, digits.data(), digits.size());
-  out += digits.size();
-  *out++ = ',';
-  // Without the brace, and without what may stand before it in an event that was published as it is.
+namespace {
+
+// Without the brace, and without what may stand before it in an event that was published as it is.
+std::string_view members_of(std::string_view line) {
   const std::size_t brace = line.find('{');
-  const std::size_t from = brace == std::string_view::npos ? 0 : brace + 1;
-  std::memcpy(out, line.data() + from, line.size() - from);
-  out += line.size() - from;
+  line.remove_prefix(brace == std::string_view::npos ? 0 : brace + 1);
+  return line;
+}
+
+char* put(char* out, std::string_view bytes) {
+  std::memcpy(out, bytes.data(), bytes.size());
+  return out + bytes.size();
+}
+
+}  // namespace
+
+char* LocatedLine::write(char* out, Offset offset, std::string_view line) const {
+  const fmt::format_int digits(offset.value);
+  out = put(out, begin_);
+  out = put(out, {digits.data(), digits.size()});
+  *out++ = ',';
+  out = put(out, members_of(line));
   *out++ = '\n';
   return out;
 }
 
 void LocatedLine::append(std::string& out, Offset offset, std::string_view line) const {
-  const std::size_t at = out.size();
-  out.resize(at + line.size() + added_max());
-  char* const end = write(out.data() + at, offset, line);
-  out.resize(static_cast<std::size_t>(end - out.data()));
+  const fmt::format_int digits(offset.value);
+  out.append(begin_).append(digits.data(), digits.size()) += ',';
+  out.append(members_of(line)) += '\n';
 }
 
 void decode_entry(const FetchedEntry& fetched, std::string_view topic, Partition partition,

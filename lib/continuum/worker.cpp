@@ -17,6 +17,7 @@
 #include <array>
 #include <csignal>
 #include <cstring>
+#include <map>
 #include <memory>
 #include <random>
 #include <thread>
@@ -27,6 +28,7 @@ namespace {
 
 constexpr Milliseconds leave_within{2'000};           // of giving back what is left when stopped at once
 constexpr Milliseconds reader_retry_for{86'400'000};  // the control connection decides when to give up
+constexpr Milliseconds tell_together{50};
 constexpr unsigned decode_threads_max = 4;
 
 // A handler that ends while it is written to would otherwise end us.
@@ -73,6 +75,8 @@ class Worker {
   void make_partitions();
   void stop(Stopping how);
   void look_for_end();
+  void tell(const std::string& what, Partition partition);
+  asio::awaitable<void> say_told();
   void fail_with(const std::exception_ptr& error);
   // Runs beside the others; its error stops all.
   void start(asio::awaitable<void> story);
@@ -90,6 +94,9 @@ class Worker {
   std::vector<std::unique_ptr<redis::Client>> read_clients_;
   std::vector<std::unique_ptr<LogReader>> readers_;
   std::vector<std::unique_ptr<PartitionWorker>> partitions_;
+
+  std::map<std::string, std::vector<Partition>> told_;  // not said yet
+  asio::steady_timer say_;
 
   std::size_t stories_ = 0;  // that have not ended
   std::size_t partitions_open_ = 0;
@@ -127,7 +134,8 @@ Worker::Worker(redis::Session& session, const Topic& topic, const WorkOptions& o
       place_{
           executor_, topic, options, pool_, nullptr, guard_.get(), command_.get(), Budget(options.events_max),
           {},        0},
-      shift_{place_, control_, {random_owner(), options.who, options.lease}, Stopping::no, {}, {}},
+      shift_{place_, control_, {random_owner(), options.who, options.lease}, Stopping::no, {}, {}, {}},
+      say_(executor_),
       ended_(executor_),
       renew_(executor_),
       time_(executor_),
@@ -142,6 +150,7 @@ Worker::Worker(redis::Session& session, const Topic& topic, const WorkOptions& o
   };
   shift_.renew_soon = [this] { renew_.notify(); };
   shift_.on_ended = [this] { look_for_end(); };
+  shift_.tell = [this](const std::string& what, Partition partition) { tell(what, partition); };
 }
 
 void Worker::make_partitions() {
@@ -210,6 +219,27 @@ void Worker::look_for_end() {
       std::count_if(partitions_.begin(), partitions_.end(), [](const auto& p) { return p->halted(); }));
   if (halted >= partitions_open_) {
     stop(Stopping::drain);
+  }
+}
+
+void Worker::tell(const std::string& what, Partition partition) {
+  if (told_.empty()) {
+    start(say_told());
+  }
+  told_[what].push_back(partition);
+}
+
+asio::awaitable<void> Worker::say_told() {
+  say_.expires_after(tell_together);
+  co_await say_.async_wait(as_result);
+  for (auto& [what, partitions] : std::exchange(told_, {})) {
+    std::sort(partitions.begin(), partitions.end());
+    std::string list;
+    for (const Partition partition : partitions) {
+      list += fmt::format("{}{}", list.empty() ? "" : ",", partition);
+    }
+    place_.say(fmt::format("topic {}, partition{} {}: {}", place_.topic.name,
+                           partitions.size() == 1 ? "" : "s", list, what));
   }
 }
 
@@ -302,6 +332,7 @@ asio::awaitable<void> Worker::work() {
   renew_.notify();
   time_.cancel();
   hurry_.cancel();
+  say_.cancel();
   if (stop_requests_) {
     stop_requests_->cancel();
   }

@@ -75,18 +75,19 @@ struct Doing {
   std::uint32_t attempt = 0;
   std::string error;  // at most 500 bytes are stored
 };
-void request_renew(redis::Request& request, std::string_view group_key, std::string_view meta_key, Fence fence,
-                   std::string_view log_id, const Doing& doing);
-void request_commit(redis::Request& request, std::string_view group_key, std::string_view log_key, Fence fence,
-                    std::uint64_t number, const Cursor& cursor, Generation passed, std::string_view group);
+void request_renew(redis::Request& request, std::string_view group_key, std::string_view meta_key,
+                   Fence fence, std::string_view log_id, const Doing& doing);
+void request_commit(redis::Request& request, std::string_view group_key, std::string_view log_key,
+                    Fence fence, std::uint64_t number, const Cursor& cursor, Generation passed,
+                    std::string_view group);
 void request_release(redis::Request& request, std::string_view group_key, Fence fence);
 
 enum class Kept : std::uint8_t {
   ok,
-  fenced,         // another owner has the lease
-  conflict,       // somebody else committed under our fence
-  not_registered, // the group's state is gone
-  no_log,         // the log is gone or is another one
+  fenced,          // another owner has the lease
+  conflict,        // somebody else committed under our fence
+  not_registered,  // the group's state is gone
+  no_log,          // the log is gone or is another one
 };
 struct Renewed {
   Kept kept = Kept::ok;

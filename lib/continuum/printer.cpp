@@ -310,7 +310,9 @@ class Printer final : public Sink, public std::enable_shared_from_this<Printer> 
   void written(const std::shared_ptr<Job>& job, int error) {
     if (error == 0) {
       job->state = Job::State::written;
-    } else {
+    } else if (!job->cancelled->load()) {
+      // What was cancelled was not refused by the output: the lease was lost, or an earlier piece was
+      // refused.
       place_.on_output_error(error);
     }
     wake_.notify();

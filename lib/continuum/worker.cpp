@@ -141,7 +141,7 @@ Worker::Worker(redis::Session& session, const Topic& topic, const WorkOptions& o
       time_(executor_),
       hurry_(executor_) {
   place_.on_output_error = [this](int error) {
-    output_closed_ = error == EPIPE;
+    output_closed_ = output_closed_ || error == EPIPE;
     if (!output_closed_) {
       fail_with(std::make_exception_ptr(
           Error(ErrorKind::server, fmt::format("cannot write to stdout: {}", std::strerror(error)))));

@@ -2,6 +2,7 @@
 // prints it), and commits what is done (PROTOCOLS: Lease, Commit, Barriers; G4 and G5 in docs/guarantees.md).
 #pragma once
 
+#include "continuum/handler_spec.hpp"
 #include "continuum/redis.hpp"
 #include "continuum/topic.hpp"
 #include "continuum/types.hpp"
@@ -14,10 +15,6 @@
 
 namespace continuum {
 
-enum class HandlerMode : std::uint8_t {
-  exec,    // a process per event, its exit status is the verdict
-  stream,  // a process per partition, events in and verdicts out as lines
-};
 enum class Printing : std::uint8_t { event, data };
 enum class Ending : std::uint8_t {
   never,    // waits for more events

@@ -96,6 +96,11 @@ std::optional<GroupState> parse_group(redis::Reply reply) {
   state.attempt = static_cast<std::uint32_t>(
       number_in(optional("attempt", "0"), "attempt", std::numeric_limits<std::uint32_t>::max()));
   state.error = optional("error", "");
+  state.handler = optional("handler", "");
+  state.busy_permille = static_cast<std::uint32_t>(number_in(optional("busy", "0"), "busy", 1000));
+  state.paused = optional("paused", "");
+  state.run = number_in(optional("run", "1"), "run");
+  state.outbox = number_in(optional("outbox", "0"), "outbox");
   return state;
 }
 
@@ -134,15 +139,9 @@ std::variant<Acquired, Held, NotRegistered> parse_acquire(redis::Reply reply) {
 
 void request_renew(redis::Request& request, std::string_view group_key, std::string_view meta_key,
                    Fence fence, std::string_view log_id, const Doing& doing) {
-  request.run(redis::Script::renew, {group_key, meta_key}, fence, log_id, doing.state, doing.at,
-              doing.since.time_since_epoch().count(), doing.attempt, bounded(doing.error));
-}
-
-void request_commit(redis::Request& request, std::string_view group_key, std::string_view log_key,
-                    Fence fence, std::uint64_t number, const Cursor& cursor, Generation passed,
-                    std::string_view group) {
-  request.run(redis::Script::commit, {group_key, log_key}, fence, number, cursor.offset, cursor.entry.text(),
-              passed, group);
+  request.run(redis::Script::renew, {group_key, meta_key}, fence, log_id, doing.state, doing.handler,
+              doing.at, doing.since.time_since_epoch().count(), doing.attempt, bounded(doing.error),
+              doing.busy_permille);
 }
 
 void request_release(redis::Request& request, std::string_view group_key, Fence fence) {
@@ -170,10 +169,11 @@ std::optional<Kept> refusal_of(std::string_view code) {
 Renewed parse_renew(redis::Reply reply) {
   const std::string_view code = reply[0].text();
   if (code == "OK") {
-    return {Kept::ok, Offset(number_in(reply[1].text(), "next"))};
+    return {Kept::ok, Offset(number_in(reply[1].text(), "next")), number_in(reply[2].text(), "requests"),
+            std::string(reply[3].text())};
   }
   if (const auto refusal = refusal_of(code)) {
-    return {*refusal, Offset()};
+    return {*refusal, Offset(), 0, {}};
   }
   not_understood("renew", code);
 }

@@ -29,11 +29,16 @@ struct GroupState {
   Fence fence;
   std::uint64_t beat = 0;
   Milliseconds ttl{0};
-  std::string state;  // running, retrying, halted
+  std::string state;  // running, retrying, down, halted, full, paused
   Offset at;
   SystemTime since{};
   std::uint32_t attempt = 0;
   std::string error;
+  std::string handler;              // that the state is about; empty: all or none
+  std::uint32_t busy_permille = 0;  // of the time, something was being handled
+  std::string paused;               // by whom and why; empty: not
+  std::uint64_t run = 1;            // rises with every seek
+  std::uint64_t outbox = 0;         // number of the last output
 };
 // From HGETALL of the group key. nullopt when the group is not registered there.
 [[nodiscard]] std::optional<GroupState> parse_group(redis::Reply reply);
@@ -69,17 +74,17 @@ void request_acquire(redis::Request& request, std::string_view key, const LeaseH
 
 // What a worker is doing on a partition, told with each renewal.
 struct Doing {
-  std::string state = "running";
+  std::string state =
+      "running";  // retrying, down (the handler), halted (for a person), full (of held events), paused
+  std::string handler;
   Offset at;
   SystemTime since{};
   std::uint32_t attempt = 0;
   std::string error;  // at most 500 bytes are stored
+  std::uint32_t busy_permille = 0;
 };
 void request_renew(redis::Request& request, std::string_view group_key, std::string_view meta_key,
                    Fence fence, std::string_view log_id, const Doing& doing);
-void request_commit(redis::Request& request, std::string_view group_key, std::string_view log_key,
-                    Fence fence, std::uint64_t number, const Cursor& cursor, Generation passed,
-                    std::string_view group);
 void request_release(redis::Request& request, std::string_view group_key, Fence fence);
 
 enum class Kept : std::uint8_t {
@@ -91,9 +96,12 @@ enum class Kept : std::uint8_t {
 };
 struct Renewed {
   Kept kept = Kept::ok;
-  Offset next;  // of the log
+  Offset next;                 // of the log
+  std::uint64_t requests = 0;  // counts what operators ask for; a change is a reason to look at the held keys
+  std::string paused;          // by whom and why; empty: not
 };
 [[nodiscard]] Renewed parse_renew(redis::Reply reply);
+// What commit answers (commit.hpp).
 [[nodiscard]] Kept parse_commit(redis::Reply reply);
 
 }  // namespace continuum

@@ -116,6 +116,18 @@ std::string group_key(std::string_view topic, Partition partition, std::string_v
   return partition_key(topic, partition, fmt::format("group:{}", group));
 }
 
+std::string dead_key(std::string_view topic, Partition partition, std::string_view group) {
+  return partition_key(topic, partition, fmt::format("dead:{}", group));
+}
+
+std::string held_key(std::string_view topic, Partition partition, std::string_view group) {
+  return partition_key(topic, partition, fmt::format("held:{}", group));
+}
+
+std::string outbox_key(std::string_view topic, Partition partition, std::string_view group) {
+  return partition_key(topic, partition, fmt::format("outbox:{}", group));
+}
+
 std::optional<EntryId> EntryId::parse(std::string_view text) {
   constexpr std::uint64_t any = std::numeric_limits<std::uint64_t>::max();
   const std::size_t dash = text.find('-');

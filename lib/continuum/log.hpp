@@ -24,6 +24,9 @@ namespace continuum {
 [[nodiscard]] std::string producer_key(std::string_view topic, Partition partition,
                                        std::string_view producer);
 [[nodiscard]] std::string group_key(std::string_view topic, Partition partition, std::string_view group);
+[[nodiscard]] std::string dead_key(std::string_view topic, Partition partition, std::string_view group);
+[[nodiscard]] std::string held_key(std::string_view topic, Partition partition, std::string_view group);
+[[nodiscard]] std::string outbox_key(std::string_view topic, Partition partition, std::string_view group);
 
 // --- entries
 

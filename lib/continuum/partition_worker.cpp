@@ -36,9 +36,7 @@ PartitionWorker::PartitionWorker(Shift& shift, LogReader& reader, Partition part
       place_(shift.place),
       reader_(reader),
       wake_(shift.place.executor),
-      group_key_(group_key(place_.topic.name, partition, place_.options.group)),
-      log_key_(log_key(place_.topic.name, partition)),
-      meta_key_(meta_key(place_.topic.name, partition)),
+      keys_(place_.topic.name, partition, place_.options.group),
       where_(place(place_.topic.name, partition)) {
   tenure_.partition = partition;
 }
@@ -64,7 +62,7 @@ asio::awaitable<std::optional<Acquired>> PartitionWorker::acquire() {
     }
     const bool stood_still = seen && BootClock::now() - seen_since >= seen->ttl;
     redis::Request request;
-    request_acquire(request, group_key_, shift_.me, stood_still ? seen : std::nullopt);
+    request_acquire(request, keys_.group, shift_.me, stood_still ? seen : std::nullopt);
     const auto sent = BootClock::now();
     const redis::Replies replies = co_await shift_.control.call(std::move(request));
     const auto answer = parse_acquire(replies[0]);
@@ -79,7 +77,7 @@ asio::awaitable<std::optional<Acquired>> PartitionWorker::acquire() {
       }
       if (fenced && gives_up_when_fenced()) {
         redis::Request release;
-        request_release(release, group_key_, tenure_.fence);
+        request_release(release, keys_.group, tenure_.fence);
         co_await shift_.control.call(std::move(release));
         fail(ErrorKind::fenced, "{}: another worker had it for group {} while this one was silent", where_,
              place_.options.group);
@@ -185,11 +183,11 @@ asio::awaitable<void> PartitionWorker::leave(bool failed) {
   }
   redis::Request request;
   if (failed || !halted_) {
-    request_release(request, group_key_, tenure_.fence);
+    request_release(request, keys_.group, tenure_.fence);
   } else {
     // The state that is left behind says why nobody goes on.
-    request_renew(request, group_key_, meta_key_, tenure_.fence, place_.topic.log_id, sink_->doing());
-    request_release(request, group_key_, tenure_.fence);
+    request_renew(request, keys_.group, keys_.meta, tenure_.fence, place_.topic.log_id, sink_->doing());
+    request_release(request, keys_.group, tenure_.fence);
   }
   co_await shift_.control.call(std::move(request));
 }
@@ -231,7 +229,7 @@ std::optional<Fence> PartitionWorker::add_renewal(redis::Request& request) {
   if (!sink_) {
     doing.at = committed_.offset;
   }
-  request_renew(request, group_key_, meta_key_, tenure_.fence, place_.topic.log_id, doing);
+  request_renew(request, keys_.group, keys_.meta, tenure_.fence, place_.topic.log_id, doing);
   told_ = std::move(doing);
   asked_at_ = expected_;
   return tenure_.fence;
@@ -432,7 +430,7 @@ asio::awaitable<void> PartitionWorker::commit(Cursor cursor, Generation passed) 
   committed_at_ = Clock::now();
   const auto sent = BootClock::now();
   redis::Request request;
-  request_commit(request, group_key_, log_key_, tenure_.fence, number_ + 1, cursor, passed,
+  request_commit(request, keys_, tenure_.fence, number_ + 1, {cursor, passed, {}, {}, {}},
                  place_.options.group);
   try {
     const redis::Replies replies = co_await shift_.control.call(std::move(request));
@@ -466,7 +464,7 @@ asio::awaitable<bool> PartitionWorker::commit_now(Cursor cursor) {
 // no loss.
 asio::awaitable<bool> PartitionWorker::still_ours() {
   redis::Request request;
-  request.command("HGETALL", group_key_);
+  request.command("HGETALL", keys_.group);
   const redis::Replies replies = co_await shift_.control.call(std::move(request));
   const auto state = parse_group(replies[0]);
   if (!state) {
@@ -482,8 +480,8 @@ asio::awaitable<bool> PartitionWorker::still_ours() {
 // The log says that it ends elsewhere than where reading stands. Is that so?
 asio::awaitable<void> PartitionWorker::examine_log() {
   redis::Request request;
-  request.command("HGET", meta_key_, "next");
-  request.command("XRANGE", log_key_, "(" + queue_->position().text(), "+", "COUNT", 1);
+  request.command("HGET", keys_.meta, "next");
+  request.command("XRANGE", keys_.log, "(" + queue_->position().text(), "+", "COUNT", 1);
   const redis::Replies replies = co_await shift_.control.call(std::move(request));
   if (replies[0].is_nil()) {
     fail_refused(Kept::no_log);

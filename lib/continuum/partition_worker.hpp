@@ -2,6 +2,7 @@
 // commit, give the lease back. Private to the library: includes Asio.
 #pragma once
 
+#include "continuum/commit.hpp"
 #include "continuum/lease.hpp"
 #include "continuum/sink.hpp"
 
@@ -91,9 +92,7 @@ class PartitionWorker {
   Workplace& place_;
   LogReader& reader_;
   Wake wake_;
-  const std::string group_key_;
-  const std::string log_key_;
-  const std::string meta_key_;
+  const GroupKeys keys_;
   std::string where_;  // topic and partition, for messages
 
   Tenure tenure_;

@@ -50,11 +50,14 @@ enum class Script : std::uint8_t {
   renew,
   release,
   commit,
+  commit_grow,
+  request_release,
+  pause,
   begin,
   seal,
   activate,
 };
-inline constexpr std::size_t script_count = 11;
+inline constexpr std::size_t script_count = 14;
 
 // One or more commands that are sent together and answered together.
 class Request {

@@ -1,6 +1,7 @@
 #include "redis/log_data.hpp"
 #include "redis/server.hpp"
 
+#include "continuum/commit.hpp"
 #include "continuum/inspect.hpp"
 #include "continuum/lease.hpp"
 
@@ -34,11 +35,10 @@ Acquired acquire(redis::Session& session, std::uint32_t partition) {
   return std::get<Acquired>(acquired);
 }
 
-void commit(redis::Session& session, const LogData& data, std::uint32_t partition, const Acquired& lease,
-            const Cursor& cursor) {
+void commit(redis::Session& session, std::uint32_t partition, const Acquired& lease, const Cursor& cursor) {
   redis::Request request;
-  request_commit(request, group_key("t", Partition(partition), group), data.log(partition), lease.fence,
-                 lease.number + 1, cursor, Generation(1), group);
+  request_commit(request, GroupKeys("t", Partition(partition), group), lease.fence, lease.number + 1,
+                 {cursor, Generation(1), {}, {}, {}}, group);
   const auto replies = session.call(std::move(request));
   REQUIRE(parse_commit(replies[0]) == Kept::ok);
 }

@@ -1,19 +1,58 @@
 #!lua flags=allow-oom
--- Moves a group's cursor (PROTOCOLS: Commit). Dead letters, held keys, releases, imports and the outbox
--- join this step, so that they and the cursor cannot disagree.
--- KEYS group log   ARGV fence, number, offset, entry, passed generation, group
+-- Moves a group's cursor, with everything that must not disagree with it (PROTOCOLS: Commit, Held keys, Emit).
+-- A commit that stores letters or outputs is sent as commit_grow: the same text without allow-oom.
+-- KEYS group log dead held outbox
+-- ARGV fence, number, offset, entry, passed generation, group, how many letters, how many steps, how many outputs,
+--   per letter: handler/key, offset, state, attempts, milliseconds, reason, event
+--   per step:   done|discard|failed|free|answered, entry id of the letter, handler/key, text
+--   per output: events
 -- -> OK | ALREADY | FENCED fence | CONFLICT number | NOGROUP
 local h = redis.call('HMGET', KEYS[1], 'fence', 'number', 'owner')
 if not h[1] then return {'NOGROUP'} end
 if h[1] ~= ARGV[1] or h[3] == '' then return {'FENCED', h[1]} end
 local number, stored = tonumber(ARGV[2]), tonumber(h[2])
-if not number or not tonumber(ARGV[3]) or not tonumber(ARGV[5]) then
+local letters, steps, outputs = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
+if not number or not tonumber(ARGV[3]) or not tonumber(ARGV[5]) or not letters or not steps or not outputs
+  or #ARGV ~= 9 + 7 * letters + 4 * steps + outputs then
   return redis.error_reply('ERR commit: bad argument')
 end
 if number == stored then return {'ALREADY'} end
 if number ~= stored + 1 then return {'CONFLICT', h[2]} end
 redis.call('HSET', KEYS[1], 'number', ARGV[2], 'offset', ARGV[3], 'entry', ARGV[4], 'passed', ARGV[5])
 redis.call('HINCRBY', KEYS[1], 'beat', 1)
+local at = 9
+for _ = 1, letters do
+  local whose, state = ARGV[at + 1], ARGV[at + 3]
+  local slash = string.find(whose, '/', 1, true)
+  redis.call('XADD', KEYS[3], '*', 'h', string.sub(whose, 1, slash - 1), 'k', string.sub(whose, slash + 1),
+    'o', ARGV[at + 2], 's', state, 'a', ARGV[at + 4], 't', ARGV[at + 5], 'r', ARGV[at + 6], 'e', ARGV[at + 7])
+  redis.call('HINCRBY', KEYS[4], 'n/' .. whose, 1)
+  redis.call('HINCRBY', KEYS[4], 'total', 1)
+  if state ~= 'skipped' then redis.call('HSET', KEYS[4], 'h/' .. whose, '1') end
+  at = at + 7
+end
+for _ = 1, steps do
+  local what, id, whose, text = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
+  if what == 'done' or what == 'discard' then
+    -- One that somebody has removed by hand does not count twice.
+    if redis.call('XDEL', KEYS[3], id) == 1 then
+      redis.call('HINCRBY', KEYS[4], 'total', -1)
+      redis.call('HDEL', KEYS[4], 'x/' .. whose)
+      if redis.call('HINCRBY', KEYS[4], 'n/' .. whose, -1) <= 0 then redis.call('HDEL', KEYS[4], 'n/' .. whose) end
+    end
+  elseif what == 'failed' then
+    redis.call('HSET', KEYS[4], 'x/' .. whose, text)
+  elseif what == 'free' then
+    redis.call('HDEL', KEYS[4], 'h/' .. whose, 'r/' .. whose, 'x/' .. whose)
+  elseif what == 'answered' then
+    redis.call('HDEL', KEYS[4], 'r/' .. whose)
+  end
+  at = at + 4
+end
+for i = 1, outputs do
+  local n = redis.call('HINCRBY', KEYS[1], 'outbox', 1)
+  redis.call('XADD', KEYS[5], '*', 'n', string.format('%.0f', n), 'e', ARGV[at + i])
+end
 -- The consumer group is for the eyes of other tools: without it nothing is wrong.
 redis.pcall('XGROUP', 'SETID', KEYS[2], ARGV[6], ARGV[4])
 return {'OK'}

@@ -97,7 +97,7 @@ TEST_CASE("lag is counted in events, and its age is that of the first event that
   CHECK(name_of(view.groups[0].motion) == "no owner");
 
   const Acquired lease = acquire(*session, 0);
-  commit(*session, data, 0, lease, {Offset(1), lease.cursor.entry});  // inside of the first entry
+  commit(*session, 0, lease, {Offset(1), lease.cursor.entry});  // inside of the first entry
   view = look(*session, data);
   CHECK(view.groups[0].lag_events == 2);
   CHECK(view.groups[0].state.cursor.offset == Offset(1));
@@ -111,7 +111,7 @@ TEST_CASE("lag is counted in events, and its age is that of the first event that
   data.command("HSET", data.meta(0), "next", 4);
   Acquired next = lease;
   ++next.number;
-  commit(*session, data, 0, next, {Offset(3), *EntryId::parse(first)});
+  commit(*session, 0, next, {Offset(3), *EntryId::parse(first)});
   CHECK(look(*session, data).groups[0].lag_events == 1);
 }
 
@@ -144,10 +144,10 @@ TEST_CASE("what a worker says of itself is the state of its group") {
   const Acquired lease = acquire(*session, 0);
   const auto motion = [&] { return name_of(look(*session, data).groups[0].motion); };
   CHECK(motion() == "running");
-  renew(*session, data, 0, lease, {"retrying", Offset(0), {}, 2, "exit status 1"});
+  renew(*session, data, 0, lease, {"retrying", "handler", Offset(0), {}, 2, "exit status 1"});
   CHECK(motion() == "retrying");
   CHECK(look(*session, data).groups[0].state.error == "exit status 1");
-  renew(*session, data, 0, lease, {"halted", Offset(0), {}, 3, "exit status 1"});
+  renew(*session, data, 0, lease, {"halted", "handler", Offset(0), {}, 3, "exit status 1"});
   CHECK(motion() == "halted");
   redis::Request release;
   request_release(release, group_key("t", Partition(0), group), lease.fence);
@@ -261,7 +261,7 @@ TEST_CASE("a log that lost its end is said, also when a group was further") {
   data.append(0, {event_line("1", "k")});
   const std::string last = data.append(0, {event_line("2", "k")});
   const Acquired lease = acquire(*session, 0);
-  commit(*session, data, 0, lease, {Offset(2), *EntryId::parse(last)});
+  commit(*session, 0, lease, {Offset(2), *EntryId::parse(last)});
   data.command("XDEL", data.log(0), last);
   check_contains(look(*session, data).loss, "offsets 1 to 1 are missing at the end of the log");
   // As after a failover: the log and its state are of an earlier moment, the group is not.

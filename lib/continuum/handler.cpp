@@ -57,7 +57,7 @@ Verdict verdict_of(const ExitStatus& status) {
   }
 }
 
-std::optional<VerdictLine> parse_verdict(std::string_view line) {
+std::optional<VerdictLine> parse_verdict(std::string_view line, Emitting emitting) {
   if (line.ends_with('\r')) {
     line.remove_suffix(1);
   }
@@ -88,9 +88,13 @@ std::optional<VerdictLine> parse_verdict(std::string_view line) {
     found.offset = Offset(offset);
     drop(digits.size());
   }
-  // "ok" says all there is to say: more behind it is a log line that only begins like a verdict.
-  if (found.verdict == Verdict::done && !line.empty()) {
-    return std::nullopt;
+  if (found.verdict == Verdict::done) {
+    // "ok" says all there is to say: more behind it is a log line that only begins like a verdict.
+    if (!line.empty() && (emitting == Emitting::no || line.front() != '[')) {
+      return std::nullopt;
+    }
+    found.output = line;
+    return found;
   }
   found.why = line;
   return found;
@@ -176,13 +180,15 @@ ProcessGuard::Slot* ProcessGuard::free_slot() {
       return &slots_[next_];
     }
   }
-  check(false, "the guard has room for every handler that may run");
   return nullptr;
 }
 
 // --- commands
 
 namespace {
+
+// What every handler needs to find itself at home, whatever else it is passed.
+constexpr std::array<std::string_view, 6> always_passed{"PATH", "HOME", "LANG", "TZ", "USER", "TMPDIR"};
 
 // Secrets, and what a worker under another worker would otherwise pass on.
 constexpr std::array<std::string_view, 15> withheld{
@@ -229,25 +235,44 @@ std::string cannot_start(const std::string& program, int error) {
 
 }  // namespace
 
-HandlerCommand::HandlerCommand(std::vector<std::string> arguments,
-                               const std::vector<std::string>& environment)
-    : arguments_(std::move(arguments)) {
+HandlerCommand::HandlerCommand(const HandlerSpec& spec, const std::vector<std::string>& environment)
+    : arguments_(spec.command), working_directory_(spec.working_directory) {
   check(!arguments_.empty(), "a handler has a command");
-  std::string_view path = "/usr/local/bin:/usr/bin:/bin";
+  const auto passed = [&](std::string_view name) {
+    if (std::find(withheld.begin(), withheld.end(), name) != withheld.end()) {
+      return false;
+    }
+    const bool set = std::any_of(spec.environment.begin(), spec.environment.end(),
+                                 [&](const auto& variable) { return variable.first == name; });
+    return !set && (!spec.pass || name.starts_with("LC_") ||
+                    std::find(always_passed.begin(), always_passed.end(), name) != always_passed.end() ||
+                    std::find(spec.pass->begin(), spec.pass->end(), name) != spec.pass->end());
+  };
   for (const std::string& variable : environment) {
-    const std::string_view name = std::string_view(variable).substr(0, variable.find('='));
-    if (std::find(withheld.begin(), withheld.end(), name) == withheld.end()) {
+    if (passed(std::string_view(variable).substr(0, variable.find('=')))) {
       environment_.push_back(variable);
     }
-    if (name == "PATH" && variable.size() > name.size()) {
-      path = std::string_view(variable).substr(name.size() + 1);
+  }
+  for (const auto& [name, value] : spec.environment) {
+    environment_.push_back(fmt::format("{}={}", name, value));
+  }
+  std::string_view path = "/usr/local/bin:/usr/bin:/bin";
+  for (const std::string& variable : environment_) {
+    if (variable.starts_with("PATH=")) {
+      path = std::string_view(variable).substr(5);
     }
   }
   directories_ = split_path(path);
+}
+
+void HandlerCommand::require_runnable() const {
   const std::string found = find_program(arguments_.front(), directories_);
-  if (found.empty() || ::access(found.c_str(), X_OK) != 0) {
-    fail(ErrorKind::usage, "the handler {} cannot be run: {}. Give the program and its arguments after --",
-         arguments_.front(), system_error(errno));
+  // A relative one is looked for from where the handler will run.
+  const std::string path = found.starts_with('/') || working_directory_.empty() || found.empty()
+                               ? found
+                               : working_directory_ + "/" + found;
+  if (path.empty() || ::access(path.c_str(), X_OK) != 0) {
+    fail(ErrorKind::usage, "the handler {} cannot be run: {}", arguments_.front(), system_error(errno));
   }
 }
 
@@ -271,8 +296,8 @@ struct Launch {
   const char* path;
   char* const* arguments;
   char* const* environment;
-  int input;
-  int output;
+  Process::Descriptors descriptors;
+  const char* directory;  // nullptr: ours
   pid_t parent;
   std::atomic<pid_t>* slot;
 };
@@ -297,9 +322,15 @@ int become(const Launch& launch) {
   struct sigaction standard {};
   standard.sa_handler = SIG_DFL;
   ::sigaction(SIGPIPE, &standard, nullptr);
-  put_at(launch.input, 0);
-  put_at(launch.output, 1);
-  close_from(3);
+  // In this order, because what becomes 3 may be 3 already, and what becomes the others lies above it.
+  put_at(launch.descriptors.input, 0);
+  put_at(launch.descriptors.output, 1);
+  put_at(launch.descriptors.error, 2);
+  put_at(launch.descriptors.verdicts, 3);
+  close_from(launch.descriptors.verdicts >= 0 ? 4 : 3);
+  if (launch.directory != nullptr && ::chdir(launch.directory) != 0) {
+    return errno;
+  }
   sigset_t none;
   ::sigemptyset(&none);
   ::sigprocmask(SIG_SETMASK, &none, nullptr);
@@ -348,9 +379,14 @@ std::unique_ptr<Process> Process::start(ProcessGuard& guard, const HandlerComman
   environment.push_back(nullptr);
 
   ProcessGuard::Slot* const slot = guard.free_slot();
-  const Launch launch{
-      path.c_str(), arguments.data(), environment.data(), descriptors.input, descriptors.output, ::getpid(),
-      slot};
+  if (slot == nullptr) {
+    why = fmt::format("cannot start {}: there are {} handler processes already", path, guard.count_);
+    return nullptr;
+  }
+  const char* const directory =
+      command.working_directory_.empty() ? nullptr : command.working_directory_.c_str();
+  const Launch launch{path.c_str(), arguments.data(), environment.data(), descriptors, directory, ::getpid(),
+                      slot};
   volatile int error = 0;
   sigset_t all;
   sigset_t before;

@@ -1,6 +1,7 @@
 // Handlers as processes: how they are started, watched and ended, and what their verdicts mean.
 #pragma once
 
+#include "continuum/handler_spec.hpp"
 #include "continuum/types.hpp"
 
 #include <sys/types.h>
@@ -40,14 +41,18 @@ struct ExitStatus {
 
 // A line that a stream handler answers with.
 //
-//   verdict = ( "ok" / "retry" / "fail" ) [ SP offset ] [ SP why ]
+//   verdict = "ok" [ SP offset ] [ SP output ] / ( "retry" / "fail" ) [ SP offset ] [ SP why ]
+//   output  = a JSON array of events that it emits
 struct VerdictLine {
   Verdict verdict = Verdict::done;
   std::optional<Offset> offset;  // absent: the oldest event that is not answered
   std::string_view why;
+  std::string_view output;  // not looked into
 };
-// `line` without its newline. nullopt when it is no verdict.
-[[nodiscard]] std::optional<VerdictLine> parse_verdict(std::string_view line);
+enum class Emitting : std::uint8_t { no, yes };
+// `line` without its newline. nullopt when it is no verdict; an output is one only from those that emit.
+[[nodiscard]] std::optional<VerdictLine> parse_verdict(std::string_view line,
+                                                       Emitting emitting = Emitting::no);
 
 // --- processes
 
@@ -77,17 +82,20 @@ class ProcessGuard {
 // What to run, resolved and prepared once.
 class HandlerCommand {
  public:
-  // `environment`: NAME=value, passed on without the names that hold secrets. Throws Error{usage} when the
-  // program is not found.
-  HandlerCommand(std::vector<std::string> arguments, const std::vector<std::string>& environment);
+  // `environment`: NAME=value of the worker, passed on as the handler's description says, without the names
+  // that hold secrets.
+  HandlerCommand(const HandlerSpec& spec, const std::vector<std::string>& environment);
 
   [[nodiscard]] const std::string& program() const { return arguments_.front(); }
+  // Throws Error{usage} when the program cannot be found or executed now. A deploy may change that later.
+  void require_runnable() const;
 
  private:
   friend class Process;
   std::vector<std::string> arguments_;
   std::vector<std::string> environment_;
   std::vector<std::string> directories_;  // of PATH
+  std::string working_directory_;         // empty: ours
 };
 
 // NAME=value pairs for one process, in one buffer that is used again.
@@ -111,8 +119,10 @@ class Variables {
 class Process {
  public:
   struct Descriptors {
-    int input = -1;   // becomes stdin
-    int output = -1;  // becomes stdout; -1: ours
+    int input = -1;     // becomes stdin
+    int output = -1;    // becomes stdout; -1: ours
+    int error = -1;     // becomes stderr; -1: ours
+    int verdicts = -1;  // becomes descriptor 3; -1: there is none
   };
   // nullptr when it cannot be started; `why` says the reason. The caller keeps its descriptors.
   static std::unique_ptr<Process> start(ProcessGuard& guard, const HandlerCommand& command,

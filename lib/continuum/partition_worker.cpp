@@ -1,6 +1,7 @@
 #include "continuum/partition_worker.hpp"
 
 #include "continuum/error.hpp"
+#include "continuum/held_events.hpp"
 #include "continuum/names.hpp"
 
 #include <asio/co_spawn.hpp>
@@ -15,6 +16,7 @@ namespace {
 constexpr Milliseconds commit_every{50};
 constexpr std::uint64_t commit_events = 10'000;
 constexpr std::uint32_t stuck_renewals_max = 2;
+constexpr std::size_t letters_at_once = 100;  // read of the dead letters
 
 // What our clock and the server's may disagree on, and what stopping handlers takes.
 Milliseconds margin_of(Milliseconds ttl) {
@@ -129,14 +131,19 @@ asio::awaitable<void> PartitionWorker::hold(const Acquired& acquired) {
   stuck_renewals_ = 0;
   suspicious_ = false;
   told_ = Doing();
+  requests_ = 0;
+  look_at_held_ = false;
   holding_ = true;
   std::exception_ptr error;
   try {
     if (co_await learn_end()) {
       co_await reach(acquired.from);
       if (ours()) {
-        queue_ = reader_.subscribe(tenure_.partition, committed_.entry, wake_);
         make_sink(committed_);
+        co_await learn_held();
+      }
+      if (ours()) {
+        queue_ = reader_.subscribe(tenure_.partition, committed_.entry, wake_);
         co_await work();
       }
     }
@@ -177,7 +184,8 @@ asio::awaitable<void> PartitionWorker::leave(bool failed) {
     tell_lost();
     co_return;
   }
-  if (sink_ && !same(sink_->finished(), committed_) && !co_await commit_now(sink_->finished())) {
+  if (sink_ && (!same(sink_->finished(), committed_) || sink_->wants_commit()) &&
+      !co_await commit_now(sink_->finished())) {
     tell_lost();
     co_return;
   }
@@ -226,7 +234,9 @@ std::optional<Fence> PartitionWorker::add_renewal(redis::Request& request) {
     return std::nullopt;
   }
   Doing doing = sink_ ? sink_->doing() : Doing();
-  if (!sink_) {
+  if (sink_) {
+    doing.busy_permille = sink_->busy_permille();
+  } else {
     doing.at = committed_.offset;
   }
   request_renew(request, keys_.group, keys_.meta, tenure_.fence, place_.topic.log_id, doing);
@@ -245,6 +255,13 @@ void PartitionWorker::renewed(Fence fence, BootClock::time_point sent, const Ren
     return;
   }
   extend(sent);
+  if (std::exchange(requests_, renewed.requests) != renewed.requests) {
+    look_at_held_ = true;
+    wake_.notify();
+  }
+  if (sink_) {
+    sink_->pause(renewed.paused);
+  }
   log_end_ = renewed.next;
   if (!queue_ || !asked_at_) {
     return;
@@ -281,12 +298,13 @@ asio::awaitable<bool> PartitionWorker::learn_end() {
 // --- events
 
 void PartitionWorker::make_sink(const Cursor& start) {
-  if (place_.options.command.empty()) {
-    sink_ = make_printer(place_, tenure_, start, wake_);
-  } else if (place_.options.mode == HandlerMode::exec) {
-    sink_ = make_exec_sink(place_, tenure_, start, wake_);
-  } else {
-    sink_ = make_stream_sink(place_, tenure_, start, wake_);
+  sink_ = place_.handlers.empty() ? make_printer(place_, tenure_, start, wake_)
+                                  : make_dispatcher(place_, tenure_, start, wake_);
+}
+
+void PartitionWorker::handlers_changed() {
+  if (sink_) {
+    sink_->set_handlers(place_.handlers);
   }
 }
 
@@ -312,12 +330,21 @@ asio::awaitable<void> PartitionWorker::work() {
     if (std::exchange(suspicious_, false)) {
       co_await examine_log();
     }
+    if (HeldEvents* const held = sink_->held(); held != nullptr && !committing_ && !finishing_) {
+      if (std::exchange(look_at_held_, false)) {
+        co_await learn_held();
+      }
+      if (const auto after = held->wants_letters_after()) {
+        co_await read_letters(*after);
+        sink_->pump();
+      }
+    }
     if (!ours()) {
       co_return;
     }
     tell_state();
     if (commit_due(Clock::now())) {
-      start_commit(sink_->finished());
+      start_commit();
     }
     if (ended()) {
       co_return;
@@ -385,7 +412,7 @@ void PartitionWorker::tell_state() {
 Clock::time_point PartitionWorker::next_time() const {
   const auto lease_left = tenure_.until - BootClock::now();
   auto next = Clock::now() + std::chrono::duration_cast<Clock::duration>(lease_left);
-  if (!committing_ && !same(sink_->finished(), committed_)) {
+  if (!committing_ && !all_committed()) {
     next = std::min(next, committed_at_ + std::chrono::duration_cast<Clock::duration>(commit_every));
   }
   return std::min(next, sink_->next_time().value_or(next));
@@ -406,12 +433,12 @@ asio::awaitable<void> PartitionWorker::stand_halted() {
 // --- commits
 
 bool PartitionWorker::all_committed() const {
-  return !committing_ && same(sink_->finished(), committed_);
+  return !committing_ && same(sink_->finished(), committed_) && !sink_->wants_commit();
 }
 
 bool PartitionWorker::commit_due(Clock::time_point now) const {
   const Cursor finished = sink_->finished();
-  if (committing_ || same(finished, committed_)) {
+  if (committing_ || all_committed()) {
     return false;
   }
   const bool nothing_waits = sink_->empty() && queue_->empty();
@@ -420,24 +447,36 @@ bool PartitionWorker::commit_due(Clock::time_point now) const {
          finished.offset - committed_.offset >= commit_events;
 }
 
-void PartitionWorker::start_commit(const Cursor& cursor) {
+Commit PartitionWorker::gather_commit(const Cursor& cursor) {
+  Commit commit;
+  commit.cursor = cursor;
+  commit.passed = tenure_.passed;
+  if (sink_) {
+    sink_->collect(commit);
+  }
+  return commit;
+}
+
+void PartitionWorker::start_commit() {
   committing_ = true;
-  asio::co_spawn(place_.executor, commit(cursor, tenure_.passed), asio::detached);
+  asio::co_spawn(place_.executor, commit(gather_commit(sink_->finished())), asio::detached);
 }
 
 // Never throws. hold() waits for its end.
-asio::awaitable<void> PartitionWorker::commit(Cursor cursor, Generation passed) {
+asio::awaitable<void> PartitionWorker::commit(Commit what) {
   committed_at_ = Clock::now();
   const auto sent = BootClock::now();
   redis::Request request;
-  request_commit(request, keys_, tenure_.fence, number_ + 1, {cursor, passed, {}, {}, {}},
-                 place_.options.group);
+  request_commit(request, keys_, tenure_.fence, number_ + 1, what, place_.options.group);
   try {
     const redis::Replies replies = co_await shift_.control.call(std::move(request));
     const Kept kept = parse_commit(replies[0]);
     if (kept == Kept::ok) {
       ++number_;
-      committed_ = cursor;
+      committed_ = what.cursor;
+      if (sink_) {
+        sink_->committed();
+      }
       extend(sent);
     } else {
       lost_ = kept;
@@ -451,11 +490,38 @@ asio::awaitable<void> PartitionWorker::commit(Cursor cursor, Generation passed) 
 
 asio::awaitable<bool> PartitionWorker::commit_now(Cursor cursor) {
   committing_ = true;
-  co_await commit(cursor, tenure_.passed);
+  co_await commit(gather_commit(cursor));
   if (commit_error_) {
     std::rethrow_exception(std::exchange(commit_error_, nullptr));
   }
   co_return !lost_;
+}
+
+// --- held keys
+
+// Only we store letters: what the server has now is all, as long as no commit of ours is on its way.
+asio::awaitable<void> PartitionWorker::learn_held() {
+  HeldEvents* const held = sink_->held();
+  if (held == nullptr) {
+    co_return;
+  }
+  redis::Request request;
+  request.command("HGETALL", keys_.held);
+  const redis::Replies replies = co_await shift_.control.call(std::move(request));
+  held->learn(parse_held(replies[0]));
+}
+
+asio::awaitable<void> PartitionWorker::read_letters(EntryId after) {
+  redis::Request request;
+  request.command("XRANGE", keys_.dead, "(" + after.text(), "+", "COUNT", letters_at_once);
+  const redis::Replies replies = co_await shift_.control.call(std::move(request));
+  std::vector<DeadLetter> letters;
+  for (std::size_t i = 0; i < replies[0].size(); ++i) {
+    letters.push_back(parse_dead_letter(replies[0][i]));
+  }
+  const auto more = letters.size() < letters_at_once ? HeldEvents::More::no : HeldEvents::More::yes;
+  const EntryId read_up_to = letters.empty() ? after : letters.back().id;
+  sink_->held()->give(std::move(letters), read_up_to, more);
 }
 
 // --- loss

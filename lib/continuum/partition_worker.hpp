@@ -40,6 +40,8 @@ class PartitionWorker {
   asio::awaitable<void> run();
   // Looks again at the shift.
   void notify() { wake_.notify(); }
+  // The handlers of the workplace have changed.
+  void handlers_changed();
   [[nodiscard]] bool halted() const { return halted_; }
   [[nodiscard]] Partition partition() const { return tenure_.partition; }
 
@@ -72,9 +74,14 @@ class PartitionWorker {
   // --- commits
   [[nodiscard]] bool commit_due(Clock::time_point now) const;
   [[nodiscard]] bool all_committed() const;
-  void start_commit(const Cursor& cursor);
-  asio::awaitable<void> commit(Cursor cursor, Generation passed);
+  [[nodiscard]] Commit gather_commit(const Cursor& cursor);
+  void start_commit();
+  asio::awaitable<void> commit(Commit what);
   asio::awaitable<bool> commit_now(Cursor cursor);  // false: not ours any more
+
+  // --- held keys
+  asio::awaitable<void> learn_held();
+  asio::awaitable<void> read_letters(EntryId after);
 
   // --- barriers
   asio::awaitable<void> cross_barrier();
@@ -109,7 +116,9 @@ class PartitionWorker {
   std::optional<Offset> end_;  // where a drained run ends
   bool finishing_ = false;
   bool halted_ = false;
-  Doing told_;  // what the server knows
+  Doing told_;                  // what the server knows
+  std::uint64_t requests_ = 0;  // of operators, that were seen
+  bool look_at_held_ = false;   // there are new ones
 
   std::uint64_t number_ = 0;
   Cursor committed_;

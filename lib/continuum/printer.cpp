@@ -197,7 +197,8 @@ class Printer final : public Sink, public std::enable_shared_from_this<Printer> 
 
   [[nodiscard]] bool wants_entry() const override {
     // One at a time when events are counted, so that the next one knows what is left.
-    return !finishing_ && !place_.budget.spent() && jobs_.size() < (place_.budget.limited() ? 1 : jobs_max);
+    return !finishing_ && paused_.empty() && !place_.budget.spent() &&
+           jobs_.size() < (place_.budget.limited() ? 1 : jobs_max);
   }
 
   void give(FetchedEntry entry) override {
@@ -254,9 +255,12 @@ class Printer final : public Sink, public std::enable_shared_from_this<Printer> 
   [[nodiscard]] Doing doing() const override {
     Doing doing;
     doing.at = finished_.offset;
+    doing.state = paused_.empty() ? "running" : "paused";
+    doing.error = paused_;
     return doing;
   }
   [[nodiscard]] bool halted() const override { return false; }
+  void pause(const std::string& why) override { paused_ = why; }
 
  private:
   std::shared_ptr<Job> spare() {
@@ -337,6 +341,7 @@ class Printer final : public Sink, public std::enable_shared_from_this<Printer> 
   std::vector<std::shared_ptr<Job>> spares_;  // with buffers that are large enough already
   Cursor finished_;
   Offset given_;
+  std::string paused_;  // why; empty: not
   bool finishing_ = false;
 };
 

@@ -2,6 +2,7 @@
 // Private to the library: includes Asio.
 #pragma once
 
+#include "continuum/handler_set.hpp"
 #include "continuum/log_reader.hpp"
 #include "continuum/wake.hpp"
 #include "continuum/window.hpp"
@@ -15,10 +16,14 @@
 
 namespace continuum {
 
+struct Commit;
 class DecodePool;
-class HandlerCommand;
+class HeldEvents;
 class OutputWriter;
 class ProcessGuard;
+
+// Of what a handler emits for one event, before it is wrapped.
+inline constexpr std::size_t emitted_bytes_max = std::size_t{8} << 20;
 
 // Goes on while the process is stopped and while the machine sleeps, as the server's clock does.
 struct BootClock {
@@ -36,12 +41,20 @@ struct Workplace {
   const Topic& topic;
   const WorkOptions& options;
   DecodePool& pool;
-  OutputWriter* output = nullptr;           // when events are printed
-  ProcessGuard* guard = nullptr;            // when they are handled
-  const HandlerCommand* command = nullptr;  // likewise
+  OutputWriter* output = nullptr;  // when events are printed
+  ProcessGuard* guard = nullptr;   // when they are handled
+  HandlerSet handlers;             // likewise
   Budget budget;
   std::function<void(int error)> on_output_error;
-  std::uint64_t handled = 0;
+  std::uint64_t handled = 0;  // events that every handler is done with
+  std::uint64_t failed = 0;   // events that a handler gave up
+
+  enum class Printed : std::uint8_t { lines, array };
+  // Makes final events of what a handler printed for an event. Returns what is wrong with it, or nothing.
+  // Empty when nothing is emitted.
+  std::function<std::optional<std::string>(std::string_view event, const std::string& handler,
+                                           std::string_view printed, Printed as, std::string& output)>
+      emit;
 
   void say(const std::string& text) const {
     if (options.say) {
@@ -92,14 +105,24 @@ class Sink {
   [[nodiscard]] virtual bool settled() const = 0;     // everything that budget was taken for is finished
   [[nodiscard]] virtual Doing doing() const = 0;
   [[nodiscard]] virtual bool halted() const = 0;
+  // Starts nothing more for now. Empty: goes on.
+  virtual void pause(const std::string& why) = 0;
+
+  // What goes with a commit of everything before its cursor; it is taken out of here.
+  virtual void collect(Commit& commit) { (void)commit; }
+  virtual void committed() {}
+  // There is something to be committed besides the cursor.
+  [[nodiscard]] virtual bool wants_commit() const { return false; }
+  [[nodiscard]] virtual HeldEvents* held() { return nullptr; }
+  virtual void set_handlers(const HandlerSet& handlers) { (void)handlers; }
+  // Of the time since the last call, how much something was being handled, in thousandths.
+  [[nodiscard]] virtual std::uint32_t busy_permille() { return 0; }
 };
 
 [[nodiscard]] std::shared_ptr<Sink> make_printer(Workplace& place, const Tenure& tenure, const Cursor& start,
                                                  Wake& wake);
-[[nodiscard]] std::shared_ptr<Sink> make_exec_sink(Workplace& place, const Tenure& tenure,
-                                                   const Cursor& start, Wake& wake);
-[[nodiscard]] std::shared_ptr<Sink> make_stream_sink(Workplace& place, const Tenure& tenure,
-                                                     const Cursor& start, Wake& wake);
+[[nodiscard]] std::shared_ptr<Sink> make_dispatcher(Workplace& place, const Tenure& tenure,
+                                                    const Cursor& start, Wake& wake);
 
 // An event's line as people and handlers get it: with where it lies, as its first members.
 class LocatedLine {

@@ -8,7 +8,10 @@
 #include <xxhash.h>
 
 #include <algorithm>
+#include <array>
+#include <bit>
 #include <cstring>
+#include <queue>
 
 namespace continuum {
 
@@ -22,46 +25,181 @@ bool TypeFilter::takes(std::string_view raw) const {
                              [&](const std::string& glob) { return glob_matches(glob, *type); });
 }
 
-// --- keys
+namespace {
 
-std::size_t Window::Tails::find(std::uint64_t key) const {
-  std::size_t at = home(key);
-  while (tails_[at] != none && keys_[at] != key) {
-    at = (at + 1) & (size - 1);
+constexpr std::uint32_t none = 0xFFFFFFFF;
+
+// From a key to the last slot of its chain; open addressing, at most half full.
+class Tails {
+ public:
+  Tails() : keys_(size), tails_(size, none) {}
+
+  // The place of the key, or the empty one where it belongs.
+  [[nodiscard]] std::uint32_t& at(std::uint64_t key) {
+    const std::size_t place = find(key);
+    keys_[place] = key;
+    return tails_[place];
   }
-  return at;
-}
 
-std::uint32_t& Window::Tails::at(std::uint64_t key) {
-  const std::size_t place = find(key);
-  keys_[place] = key;
-  return tails_[place];
-}
+  void erase(std::uint64_t key) {
+    std::size_t hole = find(key);
+    check(tails_[hole] != none, "an erased key is there");
+    // Later keys of the run move up, so that no lookup stops at the hole.
+    for (std::size_t at = (hole + 1) & (size - 1); tails_[at] != none; at = (at + 1) & (size - 1)) {
+      const std::size_t from_home = (at - home(keys_[at])) & (size - 1);
+      if (from_home >= ((at - hole) & (size - 1))) {
+        keys_[hole] = keys_[at];
+        tails_[hole] = tails_[at];
+        hole = at;
+      }
+    }
+    tails_[hole] = none;
+  }
 
-void Window::Tails::erase(std::uint64_t key) {
-  std::size_t hole = find(key);
-  check(tails_[hole] != none, "an erased key is there");
-  // Later keys of the run move up, so that no lookup stops at the hole.
-  for (std::size_t at = (hole + 1) & (size - 1); tails_[at] != none; at = (at + 1) & (size - 1)) {
-    const std::size_t from_home = (at - home(keys_[at])) & (size - 1);
-    if (from_home >= ((at - hole) & (size - 1))) {
-      keys_[hole] = keys_[at];
-      tails_[hole] = tails_[at];
-      hole = at;
+ private:
+  static constexpr std::size_t size = 2 * Window::events_max;
+  [[nodiscard]] static std::size_t home(std::uint64_t key) { return key & (size - 1); }
+  [[nodiscard]] std::size_t find(std::uint64_t key) const {
+    std::size_t at = home(key);
+    while (tails_[at] != none && keys_[at] != key) {
+      at = (at + 1) & (size - 1);
+    }
+    return at;
+  }
+
+  std::vector<std::uint64_t> keys_;
+  std::vector<std::uint32_t> tails_;
+};
+
+// Slots as bits, and a word that says which words have any.
+class SlotSet {
+ public:
+  void insert(std::uint32_t slot) {
+    words_[slot / 64] |= std::uint64_t{1} << (slot % 64);
+    summary_ |= std::uint64_t{1} << (slot / 64);
+  }
+  void erase(std::uint32_t slot) {
+    words_[slot / 64] &= ~(std::uint64_t{1} << (slot % 64));
+    if (words_[slot / 64] == 0) {
+      summary_ &= ~(std::uint64_t{1} << (slot / 64));
     }
   }
-  tails_[hole] = none;
+  [[nodiscard]] bool empty() const { return summary_ == 0; }
+  // The first at or after `start`, going round. Not of an empty set.
+  [[nodiscard]] std::uint32_t first_from(std::uint32_t start) const {
+    const std::uint32_t word = start / 64;
+    if (const std::uint64_t here = words_[word] & (~std::uint64_t{0} << (start % 64)); here != 0) {
+      return word * 64 + static_cast<std::uint32_t>(std::countr_zero(here));
+    }
+    const std::uint64_t later = word == 63 ? 0 : summary_ & (~std::uint64_t{0} << (word + 1));
+    const auto found = static_cast<std::uint32_t>(std::countr_zero(later != 0 ? later : summary_));
+    return found * 64 + static_cast<std::uint32_t>(std::countr_zero(words_[found]));
+  }
+
+ private:
+  static_assert(Window::events_max == std::size_t{64} * 64, "one summary word covers all slots");
+  std::array<std::uint64_t, 64> words_{};
+  std::uint64_t summary_ = 0;
+};
+
+}  // namespace
+
+// --- lanes
+
+class Window::Lane {
+ public:
+  enum class State : std::uint8_t {
+    not_mine,
+    waiting,  // for an earlier event of its key
+    closed,   // for the lane before
+    ready,
+    in_flight,
+    backing_off,
+    done,
+  };
+  struct Slot {
+    State state = State::not_mine;
+    bool opened = false;               // the lane before is done with it
+    std::uint32_t next_of_key = none;  // slot that waits for this one
+    std::uint32_t attempts_used = 0;
+    Clock::time_point since;  // in flight
+  };
+
+  Lane(std::string lane_name, TypeFilter types) : name(std::move(lane_name)), filter(std::move(types)) {}
+
+  // Behind what the lane has of this key.
+  void append(std::uint32_t at, std::uint64_t key, bool opened) {
+    Slot& slot = slots[at];
+    slot = Slot();
+    slot.opened = opened;
+    ++open;
+    std::uint32_t& tail = tails.at(key);
+    if (tail == none) {
+      step_forward(at);
+    } else {
+      slots[tail].next_of_key = at;
+      slot.state = State::waiting;
+    }
+    tail = at;
+  }
+
+  // It is the first of its key now.
+  void step_forward(std::uint32_t at) {
+    slots[at].state = slots[at].opened ? State::ready : State::closed;
+    if (slots[at].opened) {
+      ready.insert(at);
+    }
+  }
+
+  Slot& flying(std::uint32_t at) {
+    check(slots[at].state == State::in_flight, "a verdict is about an event in flight");
+    return slots[at];
+  }
+  [[nodiscard]] const Slot& flying(std::uint32_t at) const {
+    check(slots[at].state == State::in_flight, "an event in flight is asked for");
+    return slots[at];
+  }
+
+  const std::string name;
+  TypeFilter filter;
+  bool retired = false;
+  std::vector<Slot> slots = std::vector<Slot>(events_max);
+  std::vector<Offset> offsets = std::vector<Offset>(events_max);  // of the slots
+  Tails tails;
+  SlotSet ready;
+  using Due = std::pair<Clock::time_point, Offset>;
+  std::priority_queue<Due, std::vector<Due>, std::greater<>> due;
+  std::size_t in_flight = 0;
+  std::uint64_t open = 0;
+};
+
+Window::Window(const Cursor& start, Dispatch dispatch)
+    : dispatch_(dispatch), slots_(events_max), next_(start.offset), end_(start.offset), finished_(start) {}
+
+Window::~Window() = default;
+
+Window::Lane& Window::add_lane(std::string name, TypeFilter filter) {
+  auto lane = std::make_unique<Lane>(std::move(name), std::move(filter));
+  const auto place = std::lower_bound(lanes_.begin(), lanes_.end(), lane->name,
+                                      [](const auto& a, const std::string& b) { return a->name < b; });
+  return **lanes_.insert(place, std::move(lane));
+}
+
+void Window::set_filter(Lane& lane, TypeFilter filter) {
+  lane.filter = std::move(filter);
+  lane.retired = false;
+}
+
+void Window::retire(Lane& lane) {
+  lane.retired = true;
+}
+
+void Window::remove_lane(Lane& lane) {
+  check(lane.open == 0, "a lane that is removed has no events");
+  std::erase_if(lanes_, [&](const auto& one) { return one.get() == &lane; });
 }
 
 // --- taking on
-
-Window::Window(const Cursor& start, TypeFilter filter)
-    : filter_(std::move(filter)),
-      slots_(events_max),
-      ready_(events_max),
-      next_(start.offset),
-      end_(start.offset),
-      finished_(start) {}
 
 void Window::add(DecodedEntry entry) {
   const bool first = entries_.empty() && end_ == finished_.offset;
@@ -114,7 +252,11 @@ void Window::admit(Budget& budget) {
 // False when there is no budget for it.
 bool Window::admit_line(std::string_view line, Budget& budget) {
   const Attributes attributes = attributes_of(line);
-  const bool taken = filter_.takes_all() || filter_.takes(attributes.type);
+  const auto takes = [&](const Lane& lane) {
+    return !lane.retired && (lane.filter.takes_all() || lane.filter.takes(attributes.type));
+  };
+  const bool taken =
+      std::any_of(lanes_.begin(), lanes_.end(), [&](const auto& lane) { return takes(*lane); });
   if (taken && !budget.take()) {
     return false;
   }
@@ -122,113 +264,154 @@ bool Window::admit_line(std::string_view line, Budget& budget) {
   Slot& slot = slots_[at];
   slot.line = line;
   slot.offset = next_;
-  slot.next_of_key = none;
-  slot.attempts_used = 0;
+  slot.pending = 0;
   ++next_;
-  if (!taken) {
-    slot.state = State::done;
-    return true;
+  if (taken) {
+    const std::string_view key = key_of(attributes, scratch_);
+    slot.key = XXH3_64bits(key.data(), key.size());
+    ++open_;
   }
-  ++open_;
-  const std::string_view key = key_of(attributes, scratch_);
-  slot.key = XXH3_64bits(key.data(), key.size());
-  std::uint32_t& tail = tails_.at(slot.key);
-  if (tail == none) {
-    make_ready(at);
-  } else {
-    slots_[tail].next_of_key = at;
-    slot.state = State::waiting;
+  for (const auto& lane : lanes_) {
+    if (!taken || !takes(*lane)) {
+      lane->slots[at].state = Lane::State::not_mine;
+      continue;
+    }
+    lane->offsets[at] = slot.offset;
+    lane->append(at, slot.key, slot.pending == 0 || dispatch_ == Dispatch::parallel);
+    ++slot.pending;
   }
-  tail = at;
   return true;
-}
-
-void Window::make_ready(std::uint32_t slot) {
-  slots_[slot].state = State::ready;
-  ready_[(ready_head_ + ready_count_) & (events_max - 1)] = slot;
-  ++ready_count_;
 }
 
 // --- handling
 
-std::optional<Window::Event> Window::take(Clock::time_point now) {
-  while (!due_.empty() && due_.top().first <= now) {
-    make_ready(index(due_.top().second));
-    due_.pop();
+std::optional<Window::Event> Window::take(Lane& lane, Clock::time_point now) {
+  while (!lane.due.empty() && lane.due.top().first <= now) {
+    const std::uint32_t at = index(lane.due.top().second);
+    lane.slots[at].state = Lane::State::ready;
+    lane.ready.insert(at);
+    lane.due.pop();
   }
-  if (ready_count_ == 0) {
+  if (lane.ready.empty()) {
     return std::nullopt;
   }
-  Slot& slot = slots_[ready_[ready_head_]];
-  ready_head_ = (ready_head_ + 1) & (events_max - 1);
-  --ready_count_;
-  slot.state = State::in_flight;
-  ++in_flight_;
-  return Event{slot.offset, slot.line, slot.attempts_used + 1};
+  // The lowest offset: what stands in the way of the next commit comes first.
+  const std::uint32_t at = lane.ready.first_from(index(finished_.offset));
+  lane.ready.erase(at);
+  Lane::Slot& slot = lane.slots[at];
+  slot.state = Lane::State::in_flight;
+  slot.since = now;
+  ++lane.in_flight;
+  return Event{slots_[at].offset, slots_[at].line, slot.attempts_used + 1};
 }
 
-Window::Slot& Window::flying(Offset offset) {
-  Slot& slot = slots_[index(offset)];
-  check(slot.offset == offset && slot.state == State::in_flight, "a verdict is about an event in flight");
-  return slot;
-}
-
-void Window::done(Offset offset) {
-  Slot& slot = flying(offset);
-  slot.state = State::done;
-  --in_flight_;
-  --open_;
-  ++done_count_;
-  if (slot.next_of_key != none) {
-    make_ready(slot.next_of_key);
+Window::Done Window::done(Lane& lane, Offset offset) {
+  check(in_flight(lane, offset), "a verdict is about an event in flight");
+  const std::uint32_t at = index(offset);
+  Lane::Slot& mine = lane.slots[at];
+  Slot& slot = slots_[at];
+  mine.state = Lane::State::done;
+  --lane.in_flight;
+  --lane.open;
+  if (mine.next_of_key != none) {
+    lane.step_forward(mine.next_of_key);
   } else {
-    tails_.erase(slot.key);
+    lane.tails.erase(slot.key);
   }
+  if (--slot.pending > 0) {
+    if (dispatch_ == Dispatch::sequence) {
+      open_next(lane, at);
+    }
+    return Done::by_lane;
+  }
+  --open_;
   if (offset == finished_.offset) {
     advance();
   }
+  return Done::by_all;
 }
 
-void Window::retry(Offset offset, Clock::time_point due, std::uint32_t attempts_used) {
-  Slot& slot = flying(offset);
-  slot.state = State::backing_off;
+// The event goes on to the lane behind.
+void Window::open_next(const Lane& lane, std::uint32_t at) {
+  const auto mine =
+      std::find_if(lanes_.begin(), lanes_.end(), [&](const auto& one) { return one.get() == &lane; });
+  for (auto next = mine + 1; next != lanes_.end(); ++next) {
+    Lane::Slot& slot = (*next)->slots[at];
+    if (slot.state == Lane::State::not_mine || (*next)->offsets[at] != slots_[at].offset) {
+      continue;
+    }
+    slot.opened = true;
+    if (slot.state == Lane::State::closed) {
+      (*next)->step_forward(at);
+    }
+    return;
+  }
+}
+
+void Window::retry(Lane& lane, Offset offset, Clock::time_point due, std::uint32_t attempts_used) {
+  check(in_flight(lane, offset), "a verdict is about an event in flight");
+  Lane::Slot& slot = lane.slots[index(offset)];
+  slot.state = Lane::State::backing_off;
   slot.attempts_used = attempts_used;
-  --in_flight_;
-  due_.emplace(due, offset);
+  --lane.in_flight;
+  lane.due.emplace(due, offset);
 }
 
-void Window::put_back(Offset offset) {
-  check(in_flight(offset), "an event in flight is put back");
-  --in_flight_;
-  make_ready(index(offset));
+void Window::put_back(Lane& lane, Offset offset) {
+  check(in_flight(lane, offset), "an event in flight is put back");
+  --lane.in_flight;
+  lane.step_forward(index(offset));
 }
 
-bool Window::in_flight(Offset offset) const {
-  const Slot& slot = slots_[index(offset)];
-  return slot.state == State::in_flight && slot.offset == offset;
+bool Window::in_flight(const Lane& lane, Offset offset) {
+  return lane.slots[index(offset)].state == Lane::State::in_flight && lane.offsets[index(offset)] == offset;
 }
 
-std::string_view Window::line(Offset offset) const {
-  check(in_flight(offset), "an event in flight is asked for");
+std::string_view Window::line(const Lane& lane, Offset offset) const {
+  check(in_flight(lane, offset), "an event in flight is asked for");
   return slots_[index(offset)].line;
 }
 
-std::uint32_t Window::attempts_used(Offset offset) const {
-  check(in_flight(offset), "an event in flight is asked for");
-  return slots_[index(offset)].attempts_used;
+std::uint64_t Window::key_hash(Offset offset) const {
+  const Slot& slot = slots_[index(offset)];
+  check(slot.offset == offset && slot.pending > 0, "an event that is not done is asked for");
+  return slot.key;
 }
 
-std::optional<Window::Clock::time_point> Window::next_due() const {
-  return due_.empty() ? std::nullopt : std::optional(due_.top().first);
+std::uint32_t Window::attempts_used(const Lane& lane, Offset offset) {
+  check(in_flight(lane, offset), "an event in flight is asked for");
+  return lane.slots[index(offset)].attempts_used;
+}
+
+std::size_t Window::in_flight(const Lane& lane) {
+  return lane.in_flight;
+}
+
+std::uint64_t Window::open(const Lane& lane) {
+  return lane.open;
+}
+
+bool Window::has_ready(const Lane& lane) {
+  return !lane.ready.empty();
+}
+
+std::optional<Window::Clock::time_point> Window::next_due(const Lane& lane) {
+  return lane.due.empty() ? std::nullopt : std::optional(lane.due.top().first);
+}
+
+std::optional<Window::Running> Window::longest_running(const Lane& lane) {
+  std::optional<Running> longest;
+  for (std::size_t at = 0; lane.in_flight > 0 && at < events_max; ++at) {
+    const Lane::Slot& slot = lane.slots[at];
+    if (slot.state == Lane::State::in_flight && (!longest || slot.since < longest->since)) {
+      longest = Running{lane.offsets[at], slot.since};
+    }
+  }
+  return longest;
 }
 
 void Window::advance() {
-  while (finished_.offset < next_) {
-    Slot& slot = slots_[index(finished_.offset)];
-    if (slot.state != State::done) {
-      return;
-    }
-    slot.state = State::unused;
+  while (finished_.offset < next_ && slots_[index(finished_.offset)].pending == 0) {
     ++finished_.offset;
     while (!entries_.empty() && finished_.offset >= entries_.front().next()) {
       finished_.entry = entries_.front().id;

@@ -1,7 +1,9 @@
-// The events of one partition that are being handled: which may start now, and up to where all are done.
+// The events of one partition that are being handled: for each handler which may start now, and up to where
+// all handlers are done with all of them.
 //
-// Of one key at most one event is in flight, and they start in the order of their offsets; different keys
-// overtake each other. No allocation, copy or lookup by string per event: slots lie in a ring indexed by
+// A lane is one handler's order: of one key at most one event is in flight in it, and they start in the order
+// of their offsets; different keys overtake each other. An event passes the lanes that take it one after the
+// other, or all at a time. No allocation, copy or lookup by string per event: slots lie in a ring indexed by
 // offset and point into the retained lines of their entry, and a key is its XXH3 (keys that collide only wait
 // for each other).
 #pragma once
@@ -14,8 +16,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <memory>
 #include <optional>
-#include <queue>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -69,96 +71,98 @@ class Budget {
   std::atomic<std::uint64_t> left_;
 };
 
+// In which order the handlers of one event get it.
+enum class Dispatch : std::uint8_t {
+  sequence,  // by name, each when the one before is done with it
+  parallel,  // at once
+};
+
 class Window {
  public:
   using Clock = std::chrono::steady_clock;
-  static constexpr std::size_t events_max = 4096;  // a power of two: slots are indexed by offset
+  static constexpr std::size_t events_max = 4096;                  // slots are indexed by offset
   static constexpr std::size_t bytes_max = std::size_t{16} << 20;  // of retained lines
+  class Lane;
 
   // Events from `start.offset` on; earlier ones of the first entry are passed over.
-  Window(const Cursor& start, TypeFilter filter);
+  Window(const Cursor& start, Dispatch dispatch);
+  ~Window();
+  Window(const Window&) = delete;
+  Window& operator=(const Window&) = delete;
+
+  // Lanes are ordered by name. A new one takes events from next_admitted() on. Valid until it is removed.
+  Lane& add_lane(std::string name, TypeFilter filter);
+  // The filter holds from the next event on; those that the lane has taken stay its own.
+  void set_filter(Lane& lane, TypeFilter filter);
+  // It takes no more events.
+  void retire(Lane& lane);
+  // It has none: open(lane) is 0.
+  void remove_lane(Lane& lane);
 
   // Room for one more entry. An entry larger than bytes_max is taken when the window is empty.
   [[nodiscard]] bool wants_entry() const { return entries_.empty() || bytes_ < bytes_max; }
   // Entries come in order and without gaps; the first may begin before the start.
   void add(DecodedEntry entry);
-  // Takes on as many events as there are slots and budget for. Those that the filter leaves out are done at
-  // once and cost no budget.
+  // Takes on as many events as there are slots and budget for. Those that no lane takes are done at once and
+  // cost no budget.
   void admit(Budget& budget);
 
   struct Event {
     Offset offset;
-    std::string_view line;      // without its newline; valid until the event is done
+    std::string_view line;      // without its newline; valid until every lane is done with the event
     std::uint32_t attempt = 1;  // counted from 1
   };
-  // The next event that may start; it is in flight from now on. Retries count when they are due.
-  [[nodiscard]] std::optional<Event> take(Clock::time_point now);
+  // The lane's next event that may start, lowest offset first; it is in flight from now on. Retries count
+  // when they are due.
+  [[nodiscard]] std::optional<Event> take(Lane& lane, Clock::time_point now);
 
   // What became of an event in flight.
-  void done(Offset offset);
-  void retry(Offset offset, Clock::time_point due, std::uint32_t attempts_used);  // its key waits until then
-  void put_back(Offset offset);  // as if it had never been taken
+  enum class Done : std::uint8_t { by_lane, by_all };
+  Done done(Lane& lane, Offset offset);
+  // Its key waits until then.
+  void retry(Lane& lane, Offset offset, Clock::time_point due, std::uint32_t attempts_used);
+  void put_back(Lane& lane, Offset offset);  // as if it had never been taken
 
-  [[nodiscard]] bool in_flight(Offset offset) const;
-  [[nodiscard]] std::string_view line(Offset offset) const;  // of an event in flight
-  [[nodiscard]] std::uint32_t attempts_used(Offset offset) const;
-  [[nodiscard]] std::size_t in_flight() const { return in_flight_; }
-  // Taken on and not done.
+  [[nodiscard]] static bool in_flight(const Lane& lane, Offset offset);
+  [[nodiscard]] std::string_view line(const Lane& lane, Offset offset) const;  // of an event in flight
+  [[nodiscard]] std::uint64_t key_hash(Offset offset) const;                   // of an event that is not done
+  [[nodiscard]] static std::uint32_t attempts_used(const Lane& lane, Offset offset);
+  [[nodiscard]] static std::size_t in_flight(const Lane& lane);
+  [[nodiscard]] static std::uint64_t open(const Lane& lane);  // events that it has taken and is not done with
+  [[nodiscard]] static bool has_ready(const Lane& lane);
+  [[nodiscard]] static std::optional<Clock::time_point> next_due(const Lane& lane);
+  struct Running {
+    Offset offset;
+    Clock::time_point since;
+  };
+  // The one that is in flight for longest.
+  [[nodiscard]] static std::optional<Running> longest_running(const Lane& lane);
+
+  // Taken on by some lane and not done.
   [[nodiscard]] std::uint64_t open() const { return open_; }
-  [[nodiscard]] std::uint64_t done_count() const { return done_count_; }  // without those left out
-  [[nodiscard]] bool has_ready() const { return ready_count_ > 0; }
-  [[nodiscard]] std::optional<Clock::time_point> next_due() const;
   // Everything that was added is done.
   [[nodiscard]] bool empty() const { return entries_.empty(); }
-
   // The longest finished prefix.
   [[nodiscard]] const Cursor& finished() const { return finished_; }
 
  private:
-  enum class State : std::uint8_t { unused, waiting, ready, in_flight, backing_off, done };
   struct Slot {
     std::string_view line;
     Offset offset;
     std::uint64_t key = 0;
-    std::uint32_t next_of_key = 0;  // slot that waits for this one
-    std::uint32_t attempts_used = 0;
-    State state = State::unused;
-  };
-  static constexpr std::uint32_t none = 0xFFFFFFFF;
-
-  // From a key to the last slot of its chain; open addressing, at most half full.
-  class Tails {
-   public:
-    Tails() : keys_(size), tails_(size, none) {}
-    // The place of the key, or the empty one where it belongs.
-    [[nodiscard]] std::uint32_t& at(std::uint64_t key);
-    void erase(std::uint64_t key);
-
-   private:
-    static constexpr std::size_t size = 2 * events_max;
-    [[nodiscard]] static std::size_t home(std::uint64_t key) { return key & (size - 1); }
-    [[nodiscard]] std::size_t find(std::uint64_t key) const;
-    std::vector<std::uint64_t> keys_;
-    std::vector<std::uint32_t> tails_;
+    std::uint32_t pending = 0;  // lanes that are not done with it
   };
 
   [[nodiscard]] static std::uint32_t index(Offset offset) {
     return static_cast<std::uint32_t>(offset.value & (events_max - 1));
   }
-  [[nodiscard]] Slot& flying(Offset offset);
   [[nodiscard]] bool admit_line(std::string_view line, Budget& budget);
-  void make_ready(std::uint32_t slot);
+  void open_next(const Lane& lane, std::uint32_t slot);
   void advance();
 
-  TypeFilter filter_;
+  const Dispatch dispatch_;
+  std::vector<std::unique_ptr<Lane>> lanes_;  // by name
   std::vector<Slot> slots_;
-  Tails tails_;
-  std::vector<std::uint32_t> ready_;  // a ring of slots, oldest first
-  std::size_t ready_head_ = 0;
-  std::size_t ready_count_ = 0;
-  using Due = std::pair<Clock::time_point, Offset>;
-  std::priority_queue<Due, std::vector<Due>, std::greater<>> due_;
-
   std::deque<DecodedEntry> entries_;  // not wholly finished
   std::size_t bytes_ = 0;
   std::size_t admitting_ = 0;  // index of the entry that is being taken on
@@ -166,9 +170,7 @@ class Window {
   Offset next_;                // offset of the line there
   Offset end_;                 // of what was added
   Cursor finished_;
-  std::size_t in_flight_ = 0;
   std::uint64_t open_ = 0;
-  std::uint64_t done_count_ = 0;
   std::string scratch_;
 };
 

@@ -30,6 +30,7 @@ constexpr Milliseconds leave_within{2'000};           // of giving back what is 
 constexpr Milliseconds reader_retry_for{86'400'000};  // the control connection decides when to give up
 constexpr Milliseconds tell_together{50};
 constexpr unsigned decode_threads_max = 4;
+constexpr std::size_t processes_max = 16'384;  // of handlers, over all partitions
 
 // A handler that ends while it is written to would otherwise end us.
 class PipeSignalBlocked {
@@ -85,7 +86,6 @@ class Worker {
   asio::any_io_executor executor_;
   const WorkOptions& options_;
   redis::Client& control_;
-  std::unique_ptr<const HandlerCommand> command_;
   std::unique_ptr<ProcessGuard> guard_;
   std::optional<OutputWriter> output_;
   DecodePool pool_;
@@ -113,11 +113,18 @@ class Worker {
 };
 
 std::unique_ptr<ProcessGuard> make_guard(const WorkOptions& options) {
-  if (options.command.empty()) {
-    return nullptr;
+  return options.handlers.empty() ? nullptr : std::make_unique<ProcessGuard>(processes_max);
+}
+
+HandlerSet make_handlers(const WorkOptions& options) {
+  HandlerSet handlers;
+  for (const HandlerSpec& spec : options.handlers) {
+    handlers.push_back(std::make_shared<Handler>(spec, options.environment));
+    if (handlers.back()->command) {
+      handlers.back()->command->require_runnable();
+    }
   }
-  const std::size_t each = options.mode == HandlerMode::exec ? options.concurrency : 1;
-  return std::make_unique<ProcessGuard>(options.partitions.size() * each);
+  return handlers;
 }
 
 Worker::Worker(redis::Session& session, const Topic& topic, const WorkOptions& options)
@@ -125,15 +132,21 @@ Worker::Worker(redis::Session& session, const Topic& topic, const WorkOptions& o
       executor_(io_.get_executor()),
       options_(options),
       control_(redis::client_of(session)),
-      command_(options.command.empty()
-                   ? nullptr
-                   : std::make_unique<const HandlerCommand>(options.command, options.environment)),
       // Before the threads: it forks.
       guard_(make_guard(options)),
       pool_(std::clamp(std::thread::hardware_concurrency(), 1U, decode_threads_max)),
-      place_{
-          executor_, topic, options, pool_, nullptr, guard_.get(), command_.get(), Budget(options.events_max),
-          {},        0},
+      place_{executor_,
+             topic,
+             options,
+             pool_,
+             nullptr,
+             guard_.get(),
+             make_handlers(options),
+             Budget(options.events_max),
+             {},
+             0,
+             0,
+             {}},
       shift_{place_, control_, {random_owner(), options.who, options.lease}, Stopping::no, {}, {}, {}},
       say_(executor_),
       ended_(executor_),
@@ -343,7 +356,7 @@ asio::awaitable<void> Worker::work() {
 
 WorkSummary Worker::run() {
   const PipeSignalBlocked blocked;
-  if (options_.command.empty()) {
+  if (options_.handlers.empty()) {
     output_.emplace(options_.output_fd, executor_);
     place_.output = &*output_;
   }
@@ -364,6 +377,7 @@ WorkSummary Worker::run() {
   }
   WorkSummary summary;
   summary.handled = place_.handled;
+  summary.failed = place_.failed;
   for (const auto& partition : partitions_) {
     if (partition->halted()) {
       summary.halted.push_back(partition->partition());

@@ -6,6 +6,7 @@
 #include "continuum/redis.hpp"
 #include "continuum/topic.hpp"
 #include "continuum/types.hpp"
+#include "continuum/window.hpp"
 
 #include <cstdint>
 #include <functional>
@@ -28,16 +29,12 @@ enum class Standby : std::uint8_t {
 struct WorkOptions {
   std::string group;                  // registered
   std::vector<Partition> partitions;  // of the topic
-  std::vector<std::string> types;     // globs; none: all
+  std::vector<std::string> types;     // globs: what is printed; none: all
 
-  std::vector<std::string> command;  // empty: events are printed
-  HandlerMode mode = HandlerMode::exec;
-  std::uint32_t attempts_max = 5;
-  Milliseconds backoff_min{100};
-  Milliseconds backoff_max{30'000};
-  std::optional<Milliseconds> timeout;   // of one event in the handler
-  std::uint32_t concurrency = 1;         // processes per partition, in mode exec
-  std::vector<std::string> environment;  // NAME=value, for handlers; secrets are taken out of it
+  std::vector<HandlerSpec> handlers;  // none: events are printed
+  Dispatch dispatch = Dispatch::sequence;
+  std::uint64_t held_events_max = 100'000;  // of each partition: it waits when there is no room for another
+  std::vector<std::string> environment;     // NAME=value, for handlers; secrets are taken out of it
 
   Printing printing = Printing::event;
   int output_fd = 1;
@@ -56,7 +53,8 @@ struct WorkOptions {
 };
 
 struct WorkSummary {
-  std::uint64_t handled = 0;      // events that this run finished
+  std::uint64_t handled = 0;      // events that every handler is done with
+  std::uint64_t failed = 0;       // events that a handler gave up
   std::vector<Partition> halted;  // by an event that used up its attempts
   bool stopped_at_once = false;   // asked twice: something may have been killed
   bool output_closed = false;     // nobody reads what is printed any more

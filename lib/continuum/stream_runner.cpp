@@ -1,7 +1,8 @@
-// Mode stream: one long-lived process, events in as lines, verdicts out as lines, many keys at a time.
+// Mode stream: long-lived processes, events in as lines, verdicts out as lines, many keys at a time.
 #include "continuum/error.hpp"
-#include "continuum/handler_sink.hpp"
 #include "continuum/names.hpp"
+#include "continuum/runner.hpp"
+#include "continuum/subscription.hpp"
 
 #include <asio/co_spawn.hpp>
 #include <asio/detached.hpp>
@@ -20,7 +21,8 @@ namespace continuum {
 
 namespace {
 
-constexpr std::size_t unanswered_max = 1024;
+constexpr std::size_t unanswered_max = 1024;  // of one process
+constexpr std::size_t shared_max = 64;        // likewise, when there are several
 constexpr std::size_t batch_bytes_max = 128 << 10;
 constexpr std::size_t read_bytes = 64 << 10;
 constexpr std::size_t verdict_bytes_max = 4 << 10;
@@ -47,7 +49,13 @@ struct Pipe {
   }
 };
 
-// One run of the handler.
+// An event that was written to the process.
+struct Sent {
+  Offset offset;
+  bool answered = false;
+};
+
+// One process of the handler.
 struct Run {
   Run(const asio::any_io_executor& executor, std::unique_ptr<Process> p, int input, int output)
       : process(std::move(p)),
@@ -58,12 +66,42 @@ struct Run {
         timer(executor) {
     verdicts.non_blocking(true);
   }
+
+  // The oldest event that is not answered.
+  std::optional<Offset> oldest() {
+    while (!sent.empty() && sent.front().answered) {
+      sent.pop_front();
+      ++passed;
+    }
+    return sent.empty() ? std::nullopt : std::optional(sent.front().offset);
+  }
+  // Of the oldest, counted over all that were sent.
+  std::uint64_t oldest_number() {
+    oldest();
+    return passed;
+  }
+  // False when no such event waits for an answer.
+  bool answer(Offset offset) {
+    const auto found = std::find_if(sent.begin(), sent.end(),
+                                    [&](const Sent& one) { return one.offset == offset && !one.answered; });
+    if (found == sent.end()) {
+      return false;
+    }
+    found->answered = true;
+    --unanswered;
+    return true;
+  }
+
   std::unique_ptr<Process> process;
   asio::posix::stream_descriptor events;
   asio::posix::stream_descriptor verdicts;
   Wake changed;              // for the coroutine that writes
   Wake gone;                 // for the one that reads: the process has exited
   asio::steady_timer timer;  // for the one that watches the time
+  std::deque<Sent> sent;     // in the order of sending; answered ones leave when they come to the front
+  std::size_t unanswered = 0;
+  std::uint64_t passed = 0;
+  Clock::time_point oldest_since;
   std::uint64_t answered = 0;
   std::uint32_t bad_lines = 0;
   bool exited = false;
@@ -71,57 +109,66 @@ struct Run {
   std::string killed_because;  // by us; empty: it ended by itself
 };
 
-class StreamSink final : public HandlerSink, public std::enable_shared_from_this<StreamSink> {
+class StreamRunner final : public Runner, public std::enable_shared_from_this<StreamRunner> {
  public:
-  StreamSink(Workplace& workplace, const Tenure& tenure, const Cursor& start, Wake& wake)
-      : HandlerSink(workplace, tenure, start, wake), over_(workplace.executor) {
-    variables_.set("CONTINUUM_TOPIC", workplace.topic.name);
-    variables_.set("CONTINUUM_GROUP", workplace.options.group);
-    variables_.set("CONTINUUM_PARTITION", fmt::to_string(tenure.partition.value));
-    variables_.set("CONTINUUM_FENCE", fmt::to_string(tenure.fence.value));
-    variables_.set("CONTINUUM_GENERATION", fmt::to_string(tenure.passed.value));
+  explicit StreamRunner(Subscription& subscription)
+      : subscription_(subscription),
+        site_(subscription.site()),
+        handler_(subscription.handler()),
+        over_(site_.place.executor) {
+    variables_.set("CONTINUUM_TOPIC", site_.place.topic.name);
+    variables_.set("CONTINUUM_GROUP", site_.place.options.group);
+    variables_.set("CONTINUUM_HANDLER", handler_->spec.name);
+    variables_.set("CONTINUUM_PARTITION", fmt::to_string(site_.tenure.partition.value));
+    variables_.set("CONTINUUM_FENCE", fmt::to_string(site_.tenure.fence.value));
+    variables_.set("CONTINUUM_GENERATION", fmt::to_string(site_.tenure.passed.value));
   }
 
-  [[nodiscard]] bool running() const override { return window_.in_flight() > 0; }
+  [[nodiscard]] bool running() const override {
+    return std::any_of(runs_.begin(), runs_.end(), [](const auto& run) { return run->unanswered > 0; });
+  }
 
   asio::awaitable<void> end(Leave leave) override {
+    const auto self = shared_from_this();
     ending_ = true;
-    finishing_ = true;
-    if (run_) {
-      if (leave == Leave::gently) {
-        run_->changed.notify();  // the writer closes its stdin
-        const auto deadline = Clock::now() + gentle;
-        while (run_ && Clock::now() < deadline) {
-          co_await over_.wait_until(deadline);
-        }
+    if (leave == Leave::gently) {
+      for (const auto& run : runs_) {
+        run->changed.notify();  // the writer closes its stdin
       }
-      if (run_) {
-        run_->process->kill_group();
-      }
-      while (run_) {
-        co_await over_.wait();
+      const auto deadline = Clock::now() + gentle;
+      while (!runs_.empty() && Clock::now() < deadline) {
+        co_await over_.wait_until(deadline);
       }
     }
-    give_budget_back();
+    for (const auto& run : runs_) {
+      run->process->kill_group();
+    }
+    while (!runs_.empty()) {
+      co_await over_.wait();
+    }
+  }
+
+  void start_ready() override {
+    if (!subscription_.has_ready() && !subscription_.next_due()) {
+      return;
+    }
+    for (const auto& run : runs_) {
+      run->changed.notify();
+    }
+    // Another process only when those that are there have enough to do.
+    const bool all_busy =
+        std::all_of(runs_.begin(), runs_.end(), [&](const auto& run) { return run->unanswered >= share(); });
+    if (runs_.size() < handler_->spec.concurrency && all_busy && subscription_.may_start() && !ending_) {
+      start();
+    }
   }
 
  private:
-  struct Sent {
-    Offset offset;
-    std::uint64_t number;  // of the sending: an event that is sent again has a new one
-  };
-
-  void start_ready() override {
-    if (run_) {
-      if (window_.has_ready() || window_.next_due()) {
-        run_->changed.notify();
-      }
-      return;
-    }
-    if (!may_start() || window_.open() == 0) {
-      return;
-    }
-    start();
+  // How many events one process may have: all that are there, evenly.
+  [[nodiscard]] std::size_t share() const {
+    const std::size_t processes = handler_->spec.concurrency;
+    return processes == 1 ? unanswered_max
+                          : std::clamp<std::size_t>(subscription_.open_events() / processes, 1, shared_max);
   }
 
   void start() {
@@ -132,34 +179,45 @@ class StreamSink final : public HandlerSink, public std::enable_shared_from_this
     try {
       in = Pipe::make();
       out = Pipe::make();
-      process = Process::start(*place_.guard, *place_.command, variables_,
-                               {.input = in.read, .output = out.write}, why);
+      const bool apart = handler_->spec.verdicts == VerdictsOn::descriptor_3;
+      process = Process::start(*site_.place.guard, *handler_->command, variables_,
+                               {.input = in.read,
+                                .output = apart ? handler_->log_fd : out.write,
+                                .error = handler_->log_fd,
+                                .verdicts = apart ? out.write : -1},
+                               why);
     } catch (const Error& error) {
       why = error.message();
     }
     for (const int fd : {in.read, out.write}) {
-      ::close(fd);
+      if (fd >= 0) {
+        ::close(fd);
+      }
     }
     if (!process) {
-      ::close(in.write);
-      ::close(out.read);
-      set_down(why);
+      for (const int fd : {in.write, out.read}) {
+        if (fd >= 0) {
+          ::close(fd);
+        }
+      }
+      subscription_.set_down(why);
       return;
     }
-    run_ = std::make_shared<Run>(place_.executor, std::move(process), in.write, out.read);
-    asio::co_spawn(place_.executor, send(shared_from_this(), run_), asio::detached);
-    asio::co_spawn(place_.executor, receive(shared_from_this(), run_), asio::detached);
-    asio::co_spawn(place_.executor, watch_exit(run_), asio::detached);
-    asio::co_spawn(place_.executor, watch_time(shared_from_this(), run_), asio::detached);
+    auto run = std::make_shared<Run>(site_.place.executor, std::move(process), in.write, out.read);
+    runs_.push_back(run);
+    asio::co_spawn(site_.place.executor, send(shared_from_this(), run), asio::detached);
+    asio::co_spawn(site_.place.executor, receive(shared_from_this(), run), asio::detached);
+    asio::co_spawn(site_.place.executor, watch_exit(run), asio::detached);
+    asio::co_spawn(site_.place.executor, watch_time(shared_from_this(), run), asio::detached);
   }
 
   // --- events to the process
 
-  static asio::awaitable<void> send(std::shared_ptr<StreamSink> self, std::shared_ptr<Run> run) {
+  static asio::awaitable<void> send(std::shared_ptr<StreamRunner> self, std::shared_ptr<Run> run) {
     std::string batch;
     while (!run->over) {
       batch.clear();
-      self->gather(batch);
+      self->gather(*run, batch);
       if (!batch.empty()) {
         const auto [error, n] = co_await asio::async_write(run->events, asio::buffer(batch), as_result);
         if (error) {
@@ -170,35 +228,36 @@ class StreamSink final : public HandlerSink, public std::enable_shared_from_this
       if (self->ending_) {
         break;
       }
-      co_await run->changed.wait(self->window_.next_due().value_or(Clock::time_point::max()));
+      co_await run->changed.wait(self->subscription_.next_due().value_or(Clock::time_point::max()));
     }
     asio::error_code ignored;
     run->events.close(ignored);
   }
 
-  void gather(std::string& batch) {
+  void gather(Run& run, std::string& batch) {
     const auto now = Clock::now();
-    if (!may_start()) {
+    if (ending_ || !run.killed_because.empty() || !subscription_.may_start()) {
       return;
     }
-    const bool none_before = window_.in_flight() == 0;
-    while (batch.size() < batch_bytes_max && window_.in_flight() < unanswered_max) {
-      const auto event = window_.take(now);
+    const bool none_before = run.unanswered == 0;
+    const std::size_t most = share();
+    while (batch.size() < batch_bytes_max && run.unanswered < most) {
+      const auto event = subscription_.take(now);
       if (!event) {
         break;
       }
-      located_.append(batch, event->offset, event->line);
-      unanswered_.push_back({event->offset, ++sent_});
-      sent_of_[event->offset.value & (Window::events_max - 1)] = sent_;
+      site_.located.append(batch, event->offset, event->line);
+      run.sent.push_back({event->offset});
+      ++run.unanswered;
     }
     if (none_before && !batch.empty()) {
-      oldest_since_ = now;
+      run.oldest_since = now;
     }
   }
 
   // --- verdicts
 
-  static asio::awaitable<void> receive(std::shared_ptr<StreamSink> self, std::shared_ptr<Run> run) {
+  static asio::awaitable<void> receive(std::shared_ptr<StreamRunner> self, std::shared_ptr<Run> run) {
     std::string text;
     std::vector<char> buffer(read_bytes);
     for (;;) {
@@ -210,23 +269,27 @@ class StreamSink final : public HandlerSink, public std::enable_shared_from_this
       if (error) {
         break;
       }
-      if (self->ending_ || !self->tenure_.holds()) {
-        self->wake_.notify();
+      if (self->ending_ || !self->site_.tenure.holds()) {
+        self->site_.wake.notify();
         continue;  // read on, so that the process can end
       }
       self->read_verdicts(*run, text, std::string_view(buffer.data(), n));
       run->changed.notify();
-      self->wake_.notify();
+      self->site_.wake.notify();
     }
     co_await self->conclude(run);
   }
 
   void read_verdicts(Run& run, std::string& rest, std::string_view bytes) {
-    const std::uint64_t before = oldest_number();
+    const std::size_t most = site_.place.emit ? emitted_bytes_max : verdict_bytes_max;
+    const auto keep = [&](std::string_view part) {
+      rest.append(part.substr(0, most - std::min(rest.size(), most)));
+    };
+    const std::uint64_t before = run.oldest_number();
     while (!bytes.empty() && run.killed_because.empty()) {
       const std::size_t newline = bytes.find('\n');
       if (newline == std::string_view::npos) {
-        rest.append(bytes.substr(0, verdict_bytes_max - std::min(rest.size(), verdict_bytes_max)));
+        keep(bytes);
         break;
       }
       const std::string_view line = bytes.substr(0, newline);
@@ -234,20 +297,20 @@ class StreamSink final : public HandlerSink, public std::enable_shared_from_this
       if (rest.empty()) {
         read_verdict(run, line);
       } else {
-        rest.append(line.substr(0, verdict_bytes_max - std::min(rest.size(), verdict_bytes_max)));
+        keep(line);
         read_verdict(run, rest);
         rest.clear();
       }
     }
-    if (oldest_number() != before) {
-      oldest_since_ = Clock::now();
+    if (run.oldest_number() != before) {
+      run.oldest_since = Clock::now();
     }
   }
 
   void read_verdict(Run& run, std::string_view line) {
-    const auto verdict = parse_verdict(line);
-    const auto offset = verdict && verdict->offset ? verdict->offset : oldest();
-    if (!verdict || !offset || !window_.in_flight(*offset)) {
+    const auto verdict = parse_verdict(line, site_.place.emit ? Emitting::yes : Emitting::no);
+    const auto offset = verdict && verdict->offset ? verdict->offset : run.oldest();
+    if (!verdict || !offset || !run.answer(*offset)) {
       tell_bad_line(run, line, verdict.has_value());
       if (!verdict && offset) {
         // Which event the next line is about cannot be known any more: this process answers no further.
@@ -256,29 +319,22 @@ class StreamSink final : public HandlerSink, public std::enable_shared_from_this
       return;
     }
     if (run.answered++ == 0) {
-      set_up();
+      subscription_.set_up();
     }
     std::string_view why = verdict->why;
     if (why.empty() && verdict->verdict != Verdict::done) {
       why = verdict->verdict == Verdict::fail ? "the handler answered fail" : "the handler answered retry";
     }
-    settle(*offset, verdict->verdict, why);
-  }
-
-  // The oldest event that is not answered.
-  std::optional<Offset> oldest() {
-    while (!unanswered_.empty()) {
-      const Sent& sent = unanswered_.front();
-      if (window_.in_flight(sent.offset) &&
-          sent_of_[sent.offset.value & (Window::events_max - 1)] == sent.number) {
-        return sent.offset;
+    std::string output;
+    if (!verdict->output.empty()) {
+      if (const auto wrong = site_.place.emit(subscription_.line(*offset), handler_->spec.name,
+                                              verdict->output, Workplace::Printed::array, output)) {
+        subscription_.settle(*offset, Verdict::retry, *wrong);
+        return;
       }
-      unanswered_.pop_front();
     }
-    return std::nullopt;
+    subscription_.settle(*offset, verdict->verdict, why, std::move(output));
   }
-
-  std::uint64_t oldest_number() { return oldest() ? unanswered_.front().number : 0; }
 
   static void kill(Run& run, std::string why) {
     run.killed_because = std::move(why);
@@ -293,8 +349,8 @@ class StreamSink final : public HandlerSink, public std::enable_shared_from_this
     if (++run.bad_lines > bad_lines_told_max) {
       return;
     }
-    place_.say(fmt::format(
-        "{}: the handler wrote {}, {}.{}", place(place_.topic.name, tenure_.partition), shown(line),
+    site_.place.say(fmt::format(
+        "{}: the handler wrote {}, {}.{}", subscription_.place_of_all(), shown(line),
         is_verdict ? "but no such event waits for a verdict"
                    : "which is no verdict: ok, retry WHY or fail WHY; its log belongs on stderr",
         run.bad_lines == bad_lines_told_max ? " Further ones of this process are not shown" : ""));
@@ -303,14 +359,13 @@ class StreamSink final : public HandlerSink, public std::enable_shared_from_this
   // --- time
 
   // An event's time begins when it is the oldest unanswered one: before that the handler is busy with others.
-  static asio::awaitable<void> watch_time(std::shared_ptr<StreamSink> self, std::shared_ptr<Run> run) {
-    const auto timeout = self->place_.options.timeout;
+  static asio::awaitable<void> watch_time(std::shared_ptr<StreamRunner> self, std::shared_ptr<Run> run) {
+    const auto timeout = self->handler_->spec.timeout;
     const Milliseconds limit = timeout.value_or(silence_told_after);
     bool told = false;
     while (!run->over && !(told && !timeout)) {
-      const bool waiting = self->window_.in_flight() > 0;
       const auto now = Clock::now();
-      const auto due = waiting ? self->oldest_since_ + limit : now + limit;
+      const auto due = run->unanswered > 0 ? run->oldest_since + limit : now + limit;
       if (now >= due) {
         if (timeout) {
           kill(*run, fmt::format("the handler gave no verdict within {} ms{}{}", limit.count(),
@@ -318,10 +373,9 @@ class StreamSink final : public HandlerSink, public std::enable_shared_from_this
           break;
         }
         if (run->answered == 0) {
-          self->place_.say(fmt::format("{}: no verdict yet for an event sent {} s ago: {}",
-                                       place(self->place_.topic.name, self->tenure_.partition),
-                                       std::chrono::duration_cast<std::chrono::seconds>(limit).count(),
-                                       buffered_hint));
+          self->site_.place.say(fmt::format(
+              "{}: no verdict yet for an event sent {} s ago: {}", self->subscription_.place_of_all(),
+              std::chrono::duration_cast<std::chrono::seconds>(limit).count(), buffered_hint));
         }
         told = true;
         continue;
@@ -359,59 +413,58 @@ class StreamSink final : public HandlerSink, public std::enable_shared_from_this
     run->events.close(ignored);
     run->changed.notify();
     run->timer.cancel();
-    run_.reset();
-    if (!ending_ && tenure_.holds()) {
+    std::erase(runs_, run);
+    if (!ending_ && site_.tenure.holds()) {
       blame(*run, status);
     }
     over_.notify();
-    wake_.notify();
+    site_.wake.notify();
   }
 
-  void blame(const Run& run, const ExitStatus& status) {
-    const auto first = oldest();
+  void blame(Run& run, const ExitStatus& status) {
+    const auto first = run.oldest();
     const std::string why = run.killed_because.empty()
-                                ? fmt::format("{}: {}", place_.command->program(), status.text())
+                                ? fmt::format("{}: {}", handler_->command->program(), status.text())
                                 : run.killed_because;
     const bool timed_out = !run.killed_because.empty();
     // An event that failed before, and now again as the first thing that a process gets, is the likelier
     // culprit: a handler that is down from a deploy that has just gone wrong is seen with other events, too.
-    const bool suspect = first && window_.attempts_used(*first) > 0;
+    const bool suspect = first && subscription_.attempts_used(*first) > 0;
     const bool down = run.answered == 0 && !timed_out && !suspect;
     // The others were not looked at: they are sent again as if for the first time.
-    for (const Sent& sent : unanswered_) {
-      if (window_.in_flight(sent.offset) && sent.offset != first) {
-        window_.put_back(sent.offset);
+    for (const Sent& sent : run.sent) {
+      if (!sent.answered && sent.offset != first) {
+        subscription_.put_back(sent.offset);
       }
     }
-    unanswered_.clear();
+    run.sent.clear();
+    run.unanswered = 0;
     if (down) {
-      set_down(why + (first ? " before its first verdict" : ""));
+      subscription_.set_down(why + (first ? " before its first verdict" : ""));
       if (first) {
         // Behind the others at the next start: if it is what kills the handler, they show that it works.
-        window_.retry(*first, down_until() + Milliseconds(1), window_.attempts_used(*first));
+        subscription_.try_again_at(*first, subscription_.down_until() + Milliseconds(1));
       }
       return;
     }
     if (first) {
-      settle(*first, Verdict::retry, why);
+      subscription_.settle(*first, Verdict::retry, why);
     }
   }
 
+  Subscription& subscription_;
+  Site& site_;
+  const std::shared_ptr<Handler> handler_;  // the subscription may have another by now
   Variables variables_;
-  std::shared_ptr<Run> run_;
-  std::deque<Sent> unanswered_;  // in the order of sending; answered ones leave when they come to the front
-  std::vector<std::uint64_t> sent_of_ = std::vector<std::uint64_t>(Window::events_max);
-  std::uint64_t sent_ = 0;
-  Clock::time_point oldest_since_;
+  std::vector<std::shared_ptr<Run>> runs_;
   Signal over_;
   bool ending_ = false;
 };
 
 }  // namespace
 
-std::shared_ptr<Sink> make_stream_sink(Workplace& place, const Tenure& tenure, const Cursor& start,
-                                       Wake& wake) {
-  return std::make_shared<StreamSink>(place, tenure, start, wake);
+std::shared_ptr<Runner> make_stream_runner(Subscription& subscription) {
+  return std::make_shared<StreamRunner>(subscription);
 }
 
 }  // namespace continuum

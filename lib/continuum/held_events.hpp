@@ -1,0 +1,113 @@
+// The held keys of a group on one partition, as the holder of its lease knows them: which events must be
+// parked, which letters are to be handled again, and what of it the next commit has to say (PROTOCOLS: Held
+// keys; G6).
+//
+// The holder is the only one that stores letters, so that it can count them: the server is asked once, when
+// the lease is taken, and again when an operator has asked for something.
+#pragma once
+
+#include "continuum/commit.hpp"
+#include "continuum/dead_letters.hpp"
+
+#include <chrono>
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace continuum {
+
+class HeldEvents {
+ public:
+  using Clock = std::chrono::steady_clock;
+
+  explicit HeldEvents(std::uint64_t letters_max) : letters_max_(letters_max) {}
+
+  // What the server has. To be called while no commit is on its way.
+  void learn(const HeldKeys& stored);
+
+  // --- events that come
+
+  // Whether any key of this handler is held: most have none, and then no key has to be looked at.
+  [[nodiscard]] bool any(std::string_view handler) const;
+  enum class Way : std::uint8_t {
+    free,  // handle it
+    park,  // behind the letters of its key
+    wait,  // a moment: its key is being set free
+  };
+  [[nodiscard]] Way way_of(std::string_view handler, std::string_view key) const;
+  // No more letters can be stored: what had to be parked waits, and with it the partition.
+  [[nodiscard]] bool full() const { return letters_ + parked_ >= letters_max_; }
+  [[nodiscard]] std::uint64_t letters() const { return letters_ + parked_; }
+  // Not while full. The letter goes with the commit that passes its event; a failed one holds its key from
+  // now on.
+  void park(DeadLetter letter);
+
+  // --- letters that are released
+
+  // Letters are wanted that lie behind this entry: read some, in their order, and give them. nullopt: none
+  // are wanted.
+  [[nodiscard]] std::optional<EntryId> wants_letters_after() const;
+  enum class More : std::uint8_t { yes, no };  // in the stream behind these
+  void give(std::vector<DeadLetter> letters, EntryId read_up_to, More more);
+
+  // The next letter of this handler that may be handled; nullptr: none now. It is running from now on. Valid
+  // until it is handled or failed.
+  [[nodiscard]] const DeadLetter* take(std::string_view handler, Clock::time_point now);
+  [[nodiscard]] std::optional<Clock::time_point> next_due(std::string_view handler) const;
+  void handled(const HandlerKey& whose);
+  void retry(const HandlerKey& whose, Clock::time_point due);  // the same letter again
+  // In vain: the key is held again, or (skip) its next letter follows.
+  enum class Then : std::uint8_t { hold, skip };
+  void failed(const HandlerKey& whose, const HeldKey::Failure& failure, Then then);
+  [[nodiscard]] std::size_t running() const { return running_; }
+
+  // --- commits
+
+  // Adds what is to be said with a commit of everything before `cursor`. Once taken it is the commit's: a
+  // commit that is refused ends the tenure, and with it this object.
+  void collect(Commit& commit);
+  void committed();
+  [[nodiscard]] bool waits_for_commit() const;
+  [[nodiscard]] std::size_t parked_bytes() const { return parked_bytes_; }
+
+ private:
+  struct Held {
+    std::uint64_t letters = 0;  // stored
+    std::uint64_t parked = 0;   // not stored yet
+    std::uint64_t tried = 0;    // stored letters that this release leaves where they are
+    enum class State : std::uint8_t { held, releasing, freeing } state = State::held;
+    LetterRequest request;
+    bool holds = true;             // false: of skipped events only, whose key is not held
+    bool running = false;          // the first of `queue`
+    EntryId read_up_to;            // letters of the key up to here are loaded or done
+    std::deque<DeadLetter> queue;  // loaded, in order
+    Clock::time_point due = Clock::time_point::min();
+  };
+  using Keys = std::map<HandlerKey, Held>;
+
+  void start(const HandlerKey& whose, Held& held, const LetterRequest& request);
+  [[nodiscard]] static bool over(const Held& held);
+  void discard_loaded(const HandlerKey& whose, Held& held);
+  void stop(const HandlerKey& whose, Held& held);
+  void forget(const HandlerKey& whose);
+  void take_away(const HandlerKey& whose, Held& held, LetterStep::What what);
+
+  std::uint64_t letters_max_;
+  Keys keys_;
+  std::map<std::string, std::uint64_t, std::less<>> handlers_;  // how many keys of each are in keys_
+  std::set<HandlerKey> releasing_;                              // and freeing
+  std::uint64_t letters_ = 0;                                   // stored, of all keys
+  std::uint64_t parked_ = 0;
+  std::size_t parked_bytes_ = 0;
+  std::map<Offset, std::vector<DeadLetter>> parked_letters_;  // by their event
+  std::vector<LetterStep> steps_;
+  std::size_t loaded_ = 0;
+  std::size_t running_ = 0;
+};
+
+}  // namespace continuum

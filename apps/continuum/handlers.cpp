@@ -87,7 +87,7 @@ std::string why_not_runnable(const HandlerSpec& spec) {
   std::string found;
   std::string why;
   if (program.find('/') != std::string::npos) {
-    found = (fs::path(spec.working_directory) / program).string();
+    found = (fs::path(spec.working_directory) / program).lexically_normal().string();
     why = why_not_executable(found);
   } else {
     why = "it is in no directory of PATH; a program beside the handler's file is ./" + program +
@@ -98,6 +98,8 @@ std::string why_not_runnable(const HandlerSpec& spec) {
       found = (fs::path(spec.working_directory) / path.substr(at, colon - at) / program).string();
       if (why_not_executable(found).empty()) {
         why.clear();
+      } else {
+        found.clear();
       }
       at = colon + 1;
     }
@@ -175,10 +177,14 @@ struct Checked {
   Counts receives;
 };
 
-Checked check_file(HandlerFile file, const Stored& stored) {
+Checked check_file(HandlerFile file, const Counts& types) {
   Checked checked{std::move(file), {}, {}};
   if (!checked.file.spec) {
-    checked.problems.push_back(checked.file.problem);
+    std::string_view rest = checked.file.problem;
+    for (std::size_t end = 0; !rest.empty(); rest.remove_prefix(std::min(end + 1, rest.size()))) {
+      end = std::min(rest.find('\n'), rest.size());
+      checked.problems.emplace_back(rest.substr(0, end));
+    }
     return checked;
   }
   const HandlerSpec& spec = *checked.file.spec;
@@ -187,7 +193,7 @@ Checked check_file(HandlerFile file, const Stored& stored) {
       checked.problems.push_back(fmt::format("{}: {}", checked.file.path, why));
     }
   }
-  for (const auto& [type, events] : stored.types) {
+  for (const auto& [type, events] : types) {
     const auto takes = [&](const std::string& glob) { return glob_matches(glob, type); };
     if (spec.enabled && (spec.types.empty() || std::ranges::any_of(spec.types, takes))) {
       checked.receives.emplace(type, events);
@@ -212,47 +218,50 @@ std::string types_text(const HandlerSpec& spec) {
 
 constexpr auto right = Table::Align::right;
 
-void print_tables(const CheckOptions& options, const std::vector<Checked>& all, const Counts& unhandled) {
-  Output out;
-  Table handlers({{"NAME"},
-                  {"MODE"},
-                  {"TYPES"},
-                  {"COMMAND"},
-                  {"TIMEOUT", right},
-                  {"ATTEMPTS", right},
-                  {"ON_FAILURE"},
-                  {"CONCURRENCY", right},
-                  {"ENABLED"}});
+void print_handlers(const std::vector<Checked>& all) {
+  Table table({{"NAME"},
+               {"MODE"},
+               {"TYPES"},
+               {"COMMAND"},
+               {"TIMEOUT", right},
+               {"ATTEMPTS", right},
+               {"ON_FAILURE"},
+               {"CONCURRENCY", right},
+               {"ENABLED"}});
   for (const Checked& one : all) {
     if (!one.file.spec) {
       std::vector<Cell> cells{one.file.name};
       cells.insert(cells.end(), 7, Cell(""));
       cells.emplace_back(std::string("BROKEN"), Colour::red);
-      handlers.row(std::move(cells));
+      table.row(std::move(cells));
       continue;
     }
     const HandlerSpec& spec = *one.file.spec;
-    handlers.row({spec.name, name_of(spec.mode), types_text(spec), command_text(spec),
-                  spec.timeout ? format_duration(*spec.timeout) : std::string(), spec.attempts_max,
-                  name_of(spec.on_failure), spec.concurrency, spec.enabled ? "yes" : "no"});
+    table.row({spec.name, name_of(spec.mode), types_text(spec), command_text(spec),
+               spec.timeout ? format_duration(*spec.timeout) : std::string(), spec.attempts_max,
+               name_of(spec.on_failure), spec.concurrency, spec.enabled ? "yes" : "no"});
   }
-  handlers.print(out);
-  if (!options.topic.empty()) {
-    Table events({{"HANDLER"}, {"TYPE"}, {"EVENTS", right}});
-    for (const Checked& one : all) {
-      for (const auto& [type, count] : one.receives) {
-        events.row({one.file.name, type, count});
-      }
-      if (one.receives.empty() && one.file.spec && one.file.spec->enabled) {
-        events.row({one.file.name, "", std::uint64_t{0}});
-      }
+  Output out;
+  table.print(out);
+  out.flush();
+}
+
+void print_events(const std::vector<Checked>& all, const Counts& unhandled) {
+  Table table({{"HANDLER"}, {"TYPE"}, {"EVENTS", right}});
+  for (const Checked& one : all) {
+    for (const auto& [type, count] : one.receives) {
+      table.row({one.file.name, type, count});
     }
-    for (const auto& [type, count] : unhandled) {
-      events.row({"", type, count});
+    if (one.receives.empty() && one.file.spec && one.file.spec->enabled) {
+      table.row({one.file.name, "", std::uint64_t{0}});
     }
-    out.line("");
-    events.print(out);
   }
+  for (const auto& [type, count] : unhandled) {
+    table.row({"", type, count});
+  }
+  Output out;
+  out.line("");
+  table.print(out);
   out.flush();
 }
 
@@ -276,7 +285,8 @@ double seconds_of(Milliseconds time) {
   return std::chrono::duration<double>(time).count();
 }
 
-std::string json_of(const CheckOptions& options, const Checked& one) {
+// The events only if they were counted.
+std::string json_of(const Checked& one, const std::optional<Stored>& stored) {
   JsonObject object;
   object.add("handler", one.file.name).add("path", one.file.path);
   if (one.file.spec) {
@@ -290,24 +300,24 @@ std::string json_of(const CheckOptions& options, const Checked& one) {
         .add("on_failure", name_of(spec.on_failure))
         .add("concurrency", spec.concurrency)
         .add("enabled", spec.enabled);
-    if (!options.topic.empty()) {
+    if (stored) {
       object.add_raw("events", counts_json(one.receives));
     }
   }
   return object.add_raw("problems", texts_json(one.problems)).text();
 }
 
-void print_json(const CheckOptions& options, const std::vector<Checked>& all, const Stored& stored,
+void print_json(const std::vector<Checked>& all, const std::optional<Stored>& stored,
                 const Counts& unhandled) {
   Output out;
   JsonObject summary;
   summary.add("handlers", all.size());
   summary.add("broken", std::ranges::count_if(all, [](const Checked& one) { return !one.problems.empty(); }));
-  if (!options.topic.empty()) {
-    summary.add("events", stored.events).add_raw("unhandled", counts_json(unhandled));
+  if (stored) {
+    summary.add("events", stored->events).add_raw("unhandled", counts_json(unhandled));
   }
   for (const Checked& one : all) {
-    out.line(json_of(options, one));
+    out.line(json_of(one, stored));
   }
   out.line(JsonObject().add_raw("summary", summary.text()).text()).flush();
 }
@@ -321,7 +331,7 @@ int check_directory(const Context& context, const CheckOptions& options) {
   auto files = read_handler_files(options.directory);
   std::vector<std::string> problems;
   std::optional<Error> not_counted;
-  Stored stored;
+  std::optional<Stored> stored;
   if (!options.topic.empty()) {
     try {
       stored = count_types(context, options);
@@ -331,10 +341,11 @@ int check_directory(const Context& context, const CheckOptions& options) {
     }
   }
   std::vector<Checked> all;
-  Counts unhandled = stored.types;
+  const Counts types = stored ? stored->types : Counts();
+  Counts unhandled = types;
   bool is_any_enabled = false;
   for (HandlerFile& file : files) {
-    all.push_back(check_file(std::move(file), stored));
+    all.push_back(check_file(std::move(file), types));
     const Checked& one = all.back();
     is_any_enabled = is_any_enabled || !one.file.spec || one.file.spec->enabled;
     for (const std::string& problem : one.problems) {
@@ -357,13 +368,16 @@ int check_directory(const Context& context, const CheckOptions& options) {
         fmt::format("{}: no handler is enabled: all events would be passed over", options.directory));
   }
   if (context.json) {
-    print_json(options, all, stored, unhandled);
+    print_json(all, stored, unhandled);
   } else {
-    print_tables(options, all, unhandled);
+    print_handlers(all);
+    if (stored) {
+      print_events(all, unhandled);
+    }
   }
   for (const auto& [type, events] : unhandled) {
     say(context, fmt::format("no handler takes events of type {}: {} of the newest {} of topic {}", type,
-                             format_count(events), format_count(stored.events), options.topic));
+                             format_count(events), format_count(stored->events), options.topic));
   }
   const auto kind = problems.empty() && not_counted ? not_counted->kind() : ErrorKind::usage;
   if (not_counted) {

@@ -62,6 +62,11 @@ std::string text_of(const std::vector<HandlerNotice>& notices) {
   return text;
 }
 
+// The first thing that is told.
+std::string sentence(const HandlerChanges& changes) {
+  return changes.notices.empty() ? std::string() : changes.notices.front().text;
+}
+
 std::string refusal(const std::string& path, const std::string& below = {}) {
   try {
     const HandlerDirectory directory(path + below);
@@ -150,7 +155,7 @@ TEST_CASE("handlers that are added and changed are taken up and told") {
   CHECK(changes.is_other_set);
   CHECK(text_of(changes.present) == "index=index mail=mail2");
   CHECK(text_of(changes.notices) == "index:added mail:changed");
-  CHECK(changes.notices[0].text == "handler index: added");
+  CHECK(sentence(changes) == "handler index: added");
   CHECK(directory.present() == changes.present);
   CHECK(directory.refresh(Removals::keep).notices.empty());
 }
@@ -184,7 +189,7 @@ TEST_CASE("the last good version of a broken file goes on, and it is told once")
   CHECK(text_of(changes.present) == "index=index mail=mail");
   CHECK(text_of(changes.notices) == "mail:broken");
   CHECK(
-      changes.notices[0].text ==
+      sentence(changes) ==
       "handler mail cannot be used; it goes on as it was before:\n" + deployed.file("mail") +
           ":1:11: command: is a string, not an array of strings; give the program and its arguments, such as "
           "[\"python3\", \"-u\", \"mail.py\"]");
@@ -212,7 +217,7 @@ TEST_CASE("a new file that is broken is not taken up until it is mended") {
   deployed.put("index", "");
   auto changes = directory.refresh(Removals::keep);
   CHECK(text_of(changes.notices) == "index:broken");
-  CHECK(changes.notices[0].text.starts_with("handler index cannot be used; it is not taken up:\n"));
+  CHECK(sentence(changes).starts_with("handler index cannot be used; it is not taken up:\n"));
   CHECK(directory.refresh(Removals::keep).notices.empty());
   deployed.put("index", runs("index"));
   changes = directory.refresh(Removals::keep);
@@ -227,8 +232,8 @@ TEST_CASE("a handler whose file vanished goes on until removals are asked for") 
   auto changes = directory.refresh(Removals::keep);
   CHECK(!changes.is_other_set);
   CHECK(text_of(changes.notices) == "mail:vanished");
-  CHECK(changes.notices[0].text == "handler mail: its file is gone from " + deployed.path() +
-                                       "; it goes on until the worker gets SIGHUP");
+  CHECK(sentence(changes) == "handler mail: its file is gone from " + deployed.path() +
+                                 "; it goes on until the worker gets SIGHUP");
   CHECK(directory.refresh(Removals::keep).notices.empty());
 
   // The second half of a deploy.
@@ -292,7 +297,7 @@ TEST_CASE("a directory that is gone, or empty, removes nothing, whatever is aske
   fs::remove(release + "/mail.toml");
   const auto changes = directory.refresh(Removals::apply);
   CHECK(text_of(changes.notices) == ":broken");
-  CHECK(changes.notices[0].text == link + ": has no handlers any more; the handlers go on as they were");
+  CHECK(sentence(changes) == link + ": has no handlers any more; the handlers go on as they were");
   CHECK(text_of(changes.present) == "mail=mail");
 }
 

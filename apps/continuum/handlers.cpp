@@ -275,6 +275,7 @@ std::string counts_json(const Counts& counts) {
 
 std::string texts_json(const std::vector<std::string>& texts) {
   std::vector<std::string> quoted;
+  quoted.reserve(texts.size());
   for (const std::string& text : texts) {
     quoted.push_back(json::quoted(text));
   }

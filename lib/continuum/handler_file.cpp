@@ -184,6 +184,7 @@ class FileReader {
         std::find_if(keys.begin(), keys.end(), [&](const Key& k) { return k.name == key.str(); });
     if (known == keys.end()) {
       std::vector<std::string> names;
+      names.reserve(keys.size());
       for (const Key& k : keys) {
         names.emplace_back(k.name);
       }
@@ -276,8 +277,7 @@ class FileReader {
   }
 
   void read_command(const toml::node& node) {
-    spec_.command =
-        texts_of(node, "the program and its arguments, such as [\"python3\", \"-u\", \"mail.py\"]");
+    spec_.command = texts_of(node, R"(the program and its arguments, such as ["python3", "-u", "mail.py"])");
     if (spec_.command.empty() || spec_.command.front().empty()) {
       fail(ErrorKind::usage, "names no program");
     }
@@ -400,7 +400,7 @@ class FileReader {
   void read_rate(const toml::node& node) {
     const bool is_number = node.is_integer() || node.is_floating_point();
     const double rate = is_number ? node.value<double>().value_or(0)
-                                  : parse_rate(text_of(node, "\"100/s\", \"10/m\" or a number a second"));
+                                  : parse_rate(text_of(node, R"("100/s", "10/m" or a number a second)"));
     if (!std::isfinite(rate) || rate <= 0 || rate > rate_most) {
       fail(ErrorKind::usage, "give more than 0 and at most 1000000 events a second");
     }
@@ -428,7 +428,7 @@ class FileReader {
     }
     if (spec_.mode == HandlerMode::http) {
       if (!table.contains("url")) {
-        problem(place("mode"), "mode = \"http\" needs a url, such as url = \"http://127.0.0.1:8080/events\"");
+        problem(place("mode"), R"(mode = "http" needs a url, such as url = "http://127.0.0.1:8080/events")");
       }
       for (const std::string_view key : {"command", "pass", "environment", "working_directory"}) {
         refuse(key, "is about a process, and mode = \"http\" starts none");
@@ -439,7 +439,7 @@ class FileReader {
         return;
       }
       if (!table.contains("command")) {
-        problem(place("mode"), fmt::format("mode = \"{}\" needs a command, such as command = [\"./handler\"]",
+        problem(place("mode"), fmt::format(R"(mode = "{}" needs a command, such as command = ["./handler"])",
                                            name_of(spec_.mode)));
       }
       refuse("url", fmt::format("is for mode = \"http\", and this is {}", name_of(spec_.mode)));

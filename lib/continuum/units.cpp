@@ -19,6 +19,7 @@ constexpr std::array duration_units{Unit{"ms", 1}, Unit{"s", 1'000}, Unit{"m", 6
                                     Unit{"d", 86'400'000}};
 constexpr std::array byte_units{Unit{"", 1}, Unit{"B", 1}, Unit{"KiB", 1 << 10}, Unit{"MiB", 1 << 20},
                                 Unit{"GiB", 1 << 30}};
+constexpr std::array rate_units{Unit{"/s", 1}, Unit{"/m", 60}, Unit{"/h", 3'600}};
 
 struct Number {
   std::uint64_t value;
@@ -74,6 +75,18 @@ std::string format_duration(Milliseconds duration) {
   return fmt::format("{}d{:02}h", seconds / 86400, seconds % 86400 / 3600);
 }
 
+Backoff parse_backoff(std::string_view text) {
+  const auto dots = text.find("..");
+  if (dots == std::string_view::npos) {
+    fail(ErrorKind::usage, "give the first and the longest pause, such as 100ms..30s");
+  }
+  const Backoff backoff{parse_duration(text.substr(0, dots)), parse_duration(text.substr(dots + 2))};
+  if (backoff.min < Milliseconds(1) || backoff.max < backoff.min) {
+    fail(ErrorKind::usage, "the first pause must be at least 1ms and not longer than the longest");
+  }
+  return backoff;
+}
+
 std::uint64_t parse_bytes(std::string_view text) {
   Number number{};
   if (split(text, number)) {
@@ -106,6 +119,18 @@ std::uint64_t parse_number(std::string_view text, std::uint64_t min, std::uint64
     fail(ErrorKind::usage, "not a number from {} to {}", min, max);
   }
   return number.value;
+}
+
+double parse_rate(std::string_view text) {
+  Number number{};
+  if (split(text, number) && number.value > 0 && number.value <= number_max) {
+    for (const auto& unit : rate_units) {
+      if (unit.name == number.unit) {
+        return static_cast<double>(number.value) / static_cast<double>(unit.factor);
+      }
+    }
+  }
+  fail(ErrorKind::usage, "not a rate; give 100/s, 10/m or 5000/h");
 }
 
 std::string format_count(std::uint64_t count) {

@@ -34,6 +34,27 @@ TEST_CASE("a duration shows its two largest units") {
   CHECK(format_duration(Milliseconds(-1'500)) == "-1.5s");
 }
 
+TEST_CASE("a backoff is the first pause and the longest") {
+  const Backoff backoff = parse_backoff("100ms..30s");
+  CHECK(backoff.min == Milliseconds(100));
+  CHECK(backoff.max == Milliseconds(30'000));
+  CHECK(parse_backoff("1s..1s").max == Milliseconds(1'000));
+  for (const auto* text : {"", "1s", "..", "1s..", "..1s", "0..1s", "2s..1s", "1s...2s"}) {
+    CAPTURE(text);
+    CHECK_THROWS_AS((void)parse_backoff(text), Error);
+  }
+}
+
+TEST_CASE("a rate is digits and a time") {
+  CHECK(parse_rate("100/s") == 100);
+  CHECK(parse_rate("30/m") == 0.5);
+  CHECK(parse_rate("7200/h") == 2);
+  for (const auto* text : {"", "100", "0/s", "-1/s", "1/d", "1 /s", "1.5/s", "/s"}) {
+    CAPTURE(text);
+    CHECK_THROWS_AS((void)parse_rate(text), Error);
+  }
+}
+
 TEST_CASE("a size is digits and a binary unit") {
   CHECK(parse_bytes("4096") == 4096);
   CHECK(parse_bytes("64KiB") == 65536);

@@ -57,7 +57,9 @@ struct Arguments {
   WorkOptions work;
   bool drain = false;
   bool no_wait = false;
-  bool handler_option = false;  // one that makes sense only with a handler
+  HandlerSpec handler;          // of the command behind --
+  bool handler_option = false;  // one that makes sense only with it
+  std::optional<std::string> handlers;  // their directory
   Milliseconds retry_for{3'600'000};
 };
 
@@ -70,6 +72,23 @@ HandlerMode parse_mode(const std::string& text) {
   }
   fail(ErrorKind::usage,
        "give exec (a process per event) or stream (one process, events in and verdicts out as lines)");
+}
+
+OnFailure parse_on_failure(const std::string& text) {
+  for (const OnFailure value : {OnFailure::hold_key, OnFailure::skip, OnFailure::halt}) {
+    if (text == name_of(value)) {
+      return value;
+    }
+  }
+  fail(ErrorKind::usage,
+       "give hold-key (later events of its key wait), skip (its key goes on) or halt (the partition waits for you)");
+}
+
+Dispatch parse_dispatch(const std::string& text) {
+  if (text == "sequence" || text == "parallel") {
+    return text == "sequence" ? Dispatch::sequence : Dispatch::parallel;
+  }
+  fail(ErrorKind::usage, "give sequence (one handler after the other, by name) or parallel");
 }
 
 Printing parse_printing(const std::string& text) {
@@ -96,17 +115,23 @@ void complete(Arguments& args, const Context& context) {
   for (char** entry = environ; *entry != nullptr; ++entry) {
     work.environment.emplace_back(*entry);
   }
-  if (args.handler_option && work.command.empty()) {
+  auto& handler = args.handler;
+  if (!handler.command.empty() && args.handlers) {
+    fail(ErrorKind::usage, "give --handlers or a command after --, not both");
+  }
+  if (args.handler_option && handler.command.empty()) {
     fail(ErrorKind::usage,
-         "--mode, --attempts, --backoff, --timeout and --concurrency are about a handler: give its command "
-         "after --");
+         "--mode, --attempts, --backoff, --timeout, --on-failure, --rate and --concurrency are about a handler: give "
+         "its command after --{}",
+         args.handlers ? ", or write them into its file" : "");
+  }
+  if (!handler.command.empty()) {
+    handler.name = "handler";
+    handler.types = work.types;
+    work.handlers = {handler};
   }
   if (work.lease < Milliseconds(100)) {
     fail(ErrorKind::usage, "--lease must be at least 100ms");
-  }
-  if (work.mode == HandlerMode::stream && work.concurrency > 1) {
-    fail(ErrorKind::usage,
-         "--concurrency is for --mode exec: a stream handler gets events of many keys by itself");
   }
 }
 
@@ -114,20 +139,20 @@ int finish(const Context& context, const Arguments& args, const WorkSummary& sum
   if (summary.output_closed) {
     throw OutputClosed();
   }
-  if (context.json && !args.work.command.empty()) {
+  if (context.json && !args.work.handlers.empty()) {
     std::vector<std::string> halted;
     for (const auto partition : summary.halted) {
       halted.push_back(fmt::to_string(partition.value));
     }
     JsonObject totals;
-    totals.add("handled", summary.handled).add_raw("halted", json_array(halted));
+    totals.add("handled", summary.handled).add("failed", summary.failed).add_raw("halted", json_array(halted));
     Output().line(JsonObject().add_raw("summary", totals.text()).text()).flush();
   }
   say_more(context, fmt::format("{} events handled", format_count(summary.handled)));
   if (summary.stopped_at_once) {
     return static_cast<int>(ErrorKind::interrupted);
   }
-  return summary.halted.empty() ? 0 : static_cast<int>(ErrorKind::partial);
+  return summary.halted.empty() && summary.failed == 0 ? 0 : static_cast<int>(ErrorKind::partial);
 }
 
 int run_work(const Context& context, Arguments args) {
@@ -157,40 +182,51 @@ int run_work(const Context& context, Arguments args) {
 }
 
 void add_handler_options(CLI::App& command, const std::shared_ptr<Arguments>& args) {
-  auto& work = args->work;
   const auto parsed = [&](const std::string& name, const std::string& placeholder, const std::string& help,
                           auto parse) {
     add_parsed(command, name, placeholder, help, [args, parse](const std::string& text) {
       args->handler_option = true;
-      parse(args->work, text);
+      parse(args->handler, text);
     });
   };
   parsed("--mode", "exec|stream",
          "a process per event, or one process with events in and verdicts out as lines (exec)",
-         [](WorkOptions& o, const std::string& text) { o.mode = parse_mode(text); });
-  parsed("--attempts", "N", "how often an event is tried before its partition halts (5)",
-         [](WorkOptions& o, const std::string& text) {
+         [](HandlerSpec& o, const std::string& text) { o.mode = parse_mode(text); });
+  parsed("--attempts", "N", "how often an event is tried before it is given up (5)",
+         [](HandlerSpec& o, const std::string& text) {
            o.attempts_max = static_cast<std::uint32_t>(parse_number(text, 1, 1'000'000));
          });
   parsed("--backoff", "A..B", "the pause before the second attempt, doubled up to the longest (100ms..30s)",
-         [](WorkOptions& o, const std::string& text) {
+         [](HandlerSpec& o, const std::string& text) {
            const Backoff backoff = parse_backoff(text);
            o.backoff_min = backoff.min;
            o.backoff_max = backoff.max;
          });
   parsed("--timeout", "D",
          "kill a handler that takes longer for an event; that is an attempt (default: no limit)",
-         [](WorkOptions& o, const std::string& text) {
+         [](HandlerSpec& o, const std::string& text) {
            o.timeout = parse_duration(text);
            if (*o.timeout < Milliseconds(1)) {
              fail(ErrorKind::usage, "must be at least 1ms");
            }
          });
-  parsed("--concurrency", "N", "processes at a time on each partition, of different keys (1; mode exec)",
-         [](WorkOptions& o, const std::string& text) {
+  parsed("--concurrency", "N", "processes at a time on each partition, of different keys (1)",
+         [](HandlerSpec& o, const std::string& text) {
            o.concurrency = static_cast<std::uint32_t>(parse_number(text, 1, 1024));
          });
-  command.add_option("CMD", work.command,
+  parsed("--on-failure", "hold-key|skip|halt",
+         "what an event that is given up does: holds its key, is skipped, or halts its partition (hold-key)",
+         [](HandlerSpec& o, const std::string& text) { o.on_failure = parse_on_failure(text); });
+  parsed("--rate", "N/s", "at most so many events a second (or N/m, N/h) on each partition",
+         [](HandlerSpec& o, const std::string& text) { o.rate_per_second = parse_rate(text); });
+  add_text(command, "--handlers", "DIR", args->handlers,
+           "the handlers, one TOML file each (docs/handlers.md), taken up while running");
+  add_parsed(command, "--dispatch", "sequence|parallel",
+             "whether the handlers of one event get it one after the other, or at once (sequence)",
+             [args](const std::string& text) { args->work.dispatch = parse_dispatch(text); });
+  add_number(command, "--held-max", args->work.held_events_max, {1, number_max},
+             "how many dead letters and events behind them a partition may have before it waits (100000)");
+  command.add_option("CMD", args->handler.command,
                      "the handler and its arguments, behind --; none: events are printed");
 }
 

@@ -31,21 +31,24 @@ class Work {
     options_.partitions = data_.topic().partitions();
     options_.ending = Ending::drained;
     options_.environment = {"PATH=/usr/bin:/bin", "OUT=" + directory_.file("handled")};
-    options_.backoff_min = 1ms;
-    options_.backoff_max = 5ms;
+    handler_.name = "handler";
+    handler_.backoff_min = 1ms;
+    handler_.backoff_max = 5ms;
+    handler_.on_failure = OnFailure::halt;
     options_.lease = 1s;
     options_.say = [this](const std::string& text) { said_ += text + "\n"; };
   }
 
   test::LogData& data() { return data_; }
   WorkOptions& options() { return options_; }
+  HandlerSpec& handler() { return handler_; }
   [[nodiscard]] const std::string& said() const { return said_; }
   [[nodiscard]] std::string handled() const { return test::read_file(directory_.file("handled")); }
 
   // Runs the shell line for each event; $OUT is what handled() reads.
   void handle(const std::string& line, HandlerMode mode = HandlerMode::exec) {
-    options_.command = {"sh", "-c", line};
-    options_.mode = mode;
+    handler_.command = {"sh", "-c", line};
+    handler_.mode = mode;
   }
 
   WorkSummary run() {
@@ -55,6 +58,9 @@ class Work {
       int fd;
       ~Close() { ::close(fd); }
     } const close{fd};
+    if (!handler_.command.empty()) {
+      options_.handlers = {handler_};
+    }
     return work(*session_, data_.topic(), options_);
   }
   [[nodiscard]] std::string printed() const { return test::read_file(directory_.file("printed")); }
@@ -74,6 +80,7 @@ class Work {
   std::unique_ptr<redis::Session> session_;
   test::LogData data_;
   WorkOptions options_;
+  HandlerSpec handler_;
   std::string said_;
 };
 
@@ -168,7 +175,7 @@ TEST_CASE("a failed attempt is repeated, and its number told") {
 TEST_CASE("exit status 75 is tried again without counting") {
   Work work;
   work.data().append(0, {test::event_line("1", "a")});
-  work.options().attempts_max = 1;
+  work.handler().attempts_max = 1;
   work.handle("echo $CONTINUUM_ATTEMPT >>$OUT; test $(wc -l <$OUT) -ge 4 || exit 75");
   CHECK(work.run().handled == 1);
   CHECK(work.handled() == "1\n1\n1\n1\n");
@@ -177,7 +184,7 @@ TEST_CASE("exit status 75 is tried again without counting") {
 TEST_CASE("a handler that is down is waited for without counting") {
   Work work;
   work.data().append(0, {test::event_line("1", "a")});
-  work.options().attempts_max = 1;
+  work.handler().attempts_max = 1;
   work.handle("echo x >>$OUT; test $(wc -l <$OUT) -ge 3 || exit 127");
   CHECK(work.run().handled == 1);
   CHECK(work.said().find("the handler is down") != std::string::npos);
@@ -191,7 +198,7 @@ TEST_CASE("an event that uses up its attempts halts its partition and no other")
     work.data().append(
         0, {test::event_line("good", "a"), test::event_line("bad", "b"), test::event_line("later", "b")});
     work.data().append(1, {test::event_line("other", "c")});
-    work.options().attempts_max = 2;
+    work.handler().attempts_max = 2;
     work.handle(mode == HandlerMode::exec
                     ? "grep -v '\"id\":\"bad\"' >>$OUT"
                     : "while read -r l; do case $l in *'\"id\":\"bad\"'*) echo retry 'broken \x1b[31m';; "
@@ -226,7 +233,7 @@ TEST_CASE("one verdict may name its event, and out of order") {
 TEST_CASE("what is no verdict ends the process and is an attempt of the oldest event") {
   Work work;
   work.data().append(0, {test::event_line("1", "a"), test::event_line("2", "b")});
-  work.options().attempts_max = 1;
+  work.handler().attempts_max = 1;
   work.handle("read -r a; echo starting; echo ok; echo ok; sleep 1000", HandlerMode::stream);
   const auto summary = work.run();
   CHECK(summary.handled == 0);
@@ -241,7 +248,7 @@ TEST_CASE("a stream handler that crashes costs its oldest event an attempt and t
     events.push_back(test::event_line(std::to_string(i), "k" + std::to_string(i)));
   }
   work.data().append(0, events);
-  work.options().attempts_max = 3;
+  work.handler().attempts_max = 3;
   work.handle(
       "while read -r l; do echo \"$l\" >>$OUT; case $l in *'\"id\":\"7\"'*) exit 9;; esac; echo ok; done",
       HandlerMode::stream);
@@ -256,8 +263,8 @@ TEST_CASE("a stream handler that crashes costs its oldest event an attempt and t
 TEST_CASE("a silent stream handler is told about buffering when its time is over") {
   Work work;
   work.data().append(0, {test::event_line("1", "a")});
-  work.options().attempts_max = 1;
-  work.options().timeout = 50ms;
+  work.handler().attempts_max = 1;
+  work.handler().timeout = 50ms;
   work.handle("exec sleep 1000", HandlerMode::stream);
   CHECK(work.run().halted.size() == 1);
   CHECK(work.said().find("fflush") != std::string::npos);
@@ -266,8 +273,8 @@ TEST_CASE("a silent stream handler is told about buffering when its time is over
 TEST_CASE("a handler that hangs is killed after its time, with what it started") {
   Work work;
   work.data().append(0, {test::event_line("1", "a")});
-  work.options().attempts_max = 1;
-  work.options().timeout = 50ms;
+  work.handler().attempts_max = 1;
+  work.handler().timeout = 50ms;
   work.handle("sleep 1000 & echo $! >$OUT; wait");
   CHECK(work.run().halted.size() == 1);
   // Killed, and gone as soon as init has seen it.

@@ -14,6 +14,12 @@ using namespace continuum;
 
 namespace {
 
+HandlerSpec running(std::vector<std::string> command) {
+  HandlerSpec spec;
+  spec.command = std::move(command);
+  return spec;
+}
+
 const std::vector<std::string> environment{"PATH=/usr/bin:/bin", "REDISCLI_AUTH=secret", "KEPT=yes"};
 
 struct Finished {
@@ -23,7 +29,7 @@ struct Finished {
 
 Finished run(ProcessGuard& guard, std::vector<std::string> command, const Variables& variables,
              std::string_view input) {
-  const HandlerCommand handler(std::move(command), environment);
+  const HandlerCommand handler(running(std::move(command)), environment);
   std::array<int, 2> out{};
   REQUIRE(::pipe(out.data()) == 0);
   const InputFile file(input);
@@ -112,7 +118,7 @@ TEST_CASE("an exit and a signal are told apart") {
 TEST_CASE("what a handler leaves running in its group ends with it") {
   ProcessGuard guard(4);
   // The sleeping process holds the pipe: run() would wait for it.
-  const HandlerCommand handler({"sh", "-c", "sleep 1000 & exit 0"}, environment);
+  const HandlerCommand handler(running({"sh", "-c", "sleep 1000 & exit 0"}), environment);
   std::array<int, 2> out{};
   REQUIRE(::pipe(out.data()) == 0);
   std::string why;
@@ -127,7 +133,7 @@ TEST_CASE("what a handler leaves running in its group ends with it") {
 
 TEST_CASE("a program that is not there is a usage error that names it") {
   try {
-    const HandlerCommand handler({"no-such-program"}, environment);
+    HandlerCommand(running({"no-such-program"}), environment).require_runnable();
     FAIL("it was accepted");
   } catch (const Error& error) {
     CHECK(error.kind() == ErrorKind::usage);

@@ -3,6 +3,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <chrono>
 #include <deque>
 #include <map>
@@ -34,9 +35,42 @@ DecodedEntry entry(std::uint64_t id, std::uint64_t first, const std::vector<std:
 
 const Window::Clock::time_point now = Window::Clock::now();
 
-std::vector<std::uint64_t> take_all(Window& window, Window::Clock::time_point at = now) {
+// A window with one handler.
+class OneLane {
+ public:
+  OneLane(const Cursor& start, TypeFilter filter)
+      : window_(start, Dispatch::sequence), lane_(window_.add_lane("handler", std::move(filter))) {}
+
+  void add(DecodedEntry entry) { window_.add(std::move(entry)); }
+  void admit(Budget& budget) { window_.admit(budget); }
+  auto take(Window::Clock::time_point at) { return window_.take(lane_, at); }
+  auto done(Offset offset) { return window_.done(lane_, offset); }
+  void retry(Offset offset, Window::Clock::time_point due, std::uint32_t used) {
+    window_.retry(lane_, offset, due, used);
+  }
+  void put_back(Offset offset) { window_.put_back(lane_, offset); }
+  bool in_flight(Offset offset) const { return Window::in_flight(lane_, offset); }
+  auto next_due() const { return Window::next_due(lane_); }
+  const Cursor& finished() const { return window_.finished(); }
+  bool empty() const { return window_.empty(); }
+  bool wants_entry() const { return window_.wants_entry(); }
+
+ private:
+  Window window_;
+  Window::Lane& lane_;
+};
+
+std::vector<std::uint64_t> take_all(OneLane& window, Window::Clock::time_point at = now) {
   std::vector<std::uint64_t> offsets;
   while (const auto e = window.take(at)) {
+    offsets.push_back(e->offset.value);
+  }
+  return offsets;
+}
+
+std::vector<std::uint64_t> take_all(Window& window, Window::Lane& lane) {
+  std::vector<std::uint64_t> offsets;
+  while (const auto e = window.take(lane, now)) {
     offsets.push_back(e->offset.value);
   }
   return offsets;
@@ -47,7 +81,7 @@ using Offsets = std::vector<std::uint64_t>;
 }  // namespace
 
 TEST_CASE("events of one key start one after the other, different keys together") {
-  Window window({Offset(0), {}}, TypeFilter());
+  OneLane window({Offset(0), {}}, TypeFilter());
   Budget budget(std::nullopt);
   window.add(entry(1, 0, {event("a"), event("b"), event("a"), event("a")}));
   window.admit(budget);
@@ -58,13 +92,12 @@ TEST_CASE("events of one key start one after the other, different keys together"
   CHECK(take_all(window) == Offsets{2});
   window.done(Offset(2));
   CHECK(take_all(window) == Offsets{3});
-  window.done(Offset(3));
+  CHECK(window.done(Offset(3)) == Window::Done::by_all);
   CHECK(window.empty());
-  CHECK(window.done_count() == 4);
 }
 
 TEST_CASE("the cursor is the longest finished prefix, also inside of an entry") {
-  Window window({Offset(0), {}}, TypeFilter());
+  OneLane window({Offset(0), {}}, TypeFilter());
   Budget budget(std::nullopt);
   window.add(entry(10, 0, {event("a"), event("b")}));
   window.add(entry(11, 2, {event("c"), event("d")}));
@@ -83,7 +116,7 @@ TEST_CASE("the cursor is the longest finished prefix, also inside of an entry") 
 }
 
 TEST_CASE("a start inside of an entry passes over what was handled before") {
-  Window window({Offset(6), EntryId{9, 0}}, TypeFilter());
+  OneLane window({Offset(6), EntryId{9, 0}}, TypeFilter());
   Budget budget(std::nullopt);
   window.add(entry(10, 5, {event("a"), event("b"), event("c")}));
   window.admit(budget);
@@ -91,7 +124,7 @@ TEST_CASE("a start inside of an entry passes over what was handled before") {
 }
 
 TEST_CASE("a retry holds its key back until it is due, and no other key") {
-  Window window({Offset(0), {}}, TypeFilter());
+  OneLane window({Offset(0), {}}, TypeFilter());
   Budget budget(std::nullopt);
   window.add(entry(1, 0, {event("a"), event("a"), event("b"), event("b")}));
   window.admit(budget);
@@ -107,7 +140,7 @@ TEST_CASE("a retry holds its key back until it is due, and no other key") {
 }
 
 TEST_CASE("an event that is put back starts again as if it had never been taken") {
-  Window window({Offset(0), {}}, TypeFilter());
+  OneLane window({Offset(0), {}}, TypeFilter());
   Budget budget(std::nullopt);
   window.add(entry(1, 0, {event("a")}));
   window.admit(budget);
@@ -120,7 +153,7 @@ TEST_CASE("an event that is put back starts again as if it had never been taken"
 }
 
 TEST_CASE("events of other types are done at once and cost no budget") {
-  Window window({Offset(0), {}}, TypeFilter({"post.*"}));
+  OneLane window({Offset(0), {}}, TypeFilter({"post.*"}));
   Budget budget(1);
   window.add(entry(
       1, 0, {event("a", "like"), event("a", "post.created"), event("a", "like"), event("b", "post.x")}));
@@ -135,7 +168,7 @@ TEST_CASE("events of other types are done at once and cost no budget") {
 }
 
 TEST_CASE("more left-out events than the window has slots do not stop it") {
-  Window window({Offset(0), {}}, TypeFilter({"wanted"}));
+  OneLane window({Offset(0), {}}, TypeFilter({"wanted"}));
   Budget budget(std::nullopt);
   std::vector<std::string> events(3 * Window::events_max, event("a", "other"));
   events.push_back(event("a", "wanted"));
@@ -145,7 +178,7 @@ TEST_CASE("more left-out events than the window has slots do not stop it") {
 }
 
 TEST_CASE("one event that does not end bounds what is taken on behind it") {
-  Window window({Offset(0), {}}, TypeFilter());
+  OneLane window({Offset(0), {}}, TypeFilter());
   Budget budget(std::nullopt);
   std::vector<std::string> events;
   for (std::size_t i = 0; i < 2 * Window::events_max; ++i) {
@@ -166,7 +199,7 @@ TEST_CASE("one event that does not end bounds what is taken on behind it") {
 
 TEST_CASE("at random, every event is done once, in order per key, and the cursor never lies") {
   std::mt19937 random(42);
-  Window window({Offset(0), {}}, TypeFilter());
+  OneLane window({Offset(0), {}}, TypeFilter());
   Budget budget(std::nullopt);
   std::map<std::uint64_t, std::string> key_of_offset;
   std::map<std::string, std::uint64_t> last_started;
@@ -218,4 +251,140 @@ TEST_CASE("at random, every event is done once, in order per key, and the cursor
   }
   CHECK(window.empty());
   CHECK(window.finished().offset == Offset(total));
+}
+
+TEST_CASE("what is ready is started lowest offset first, also what became ready last") {
+  OneLane window({Offset(0), {}}, TypeFilter());
+  Budget budget(std::nullopt);
+  window.add(entry(1, 0, {event("a"), event("a"), event("b"), event("c")}));
+  window.admit(budget);
+  REQUIRE(window.take(now)->offset == Offset(0));
+  window.done(Offset(0));
+  CHECK(take_all(window) == Offsets{1, 2, 3});
+}
+
+TEST_CASE("in sequence a handler gets an event when the one before is done with it") {
+  Window window({Offset(0), {}}, Dispatch::sequence);
+  Window::Lane& second = window.add_lane("b", TypeFilter());
+  Window::Lane& first = window.add_lane("a", TypeFilter());  // by name, not by arrival
+  Budget budget(std::nullopt);
+  window.add(entry(1, 0, {event("x"), event("y")}));
+  window.admit(budget);
+  CHECK(take_all(window, second).empty());
+  CHECK(take_all(window, first) == Offsets{0, 1});
+  CHECK(window.done(first, Offset(1)) == Window::Done::by_lane);
+  CHECK(take_all(window, second) == Offsets{1});
+  CHECK(window.done(second, Offset(1)) == Window::Done::by_all);
+  CHECK(window.finished().offset == Offset(0));
+  window.done(first, Offset(0));
+  CHECK(take_all(window, second) == Offsets{0});
+  window.done(second, Offset(0));
+  CHECK(window.finished().offset == Offset(2));
+  CHECK(window.empty());
+}
+
+TEST_CASE("in parallel every handler gets an event at once") {
+  Window window({Offset(0), {}}, Dispatch::parallel);
+  Window::Lane& a = window.add_lane("a", TypeFilter());
+  Window::Lane& b = window.add_lane("b", TypeFilter());
+  Budget budget(std::nullopt);
+  window.add(entry(1, 0, {event("x"), event("x")}));
+  window.admit(budget);
+  CHECK(take_all(window, a) == Offsets{0});
+  CHECK(take_all(window, b) == Offsets{0});
+  window.done(b, Offset(0));
+  CHECK(take_all(window, b) == Offsets{1});
+  CHECK(window.finished().offset == Offset(0));
+}
+
+TEST_CASE("a handler keeps the order of a key also when the one before takes only some of its events") {
+  Window window({Offset(0), {}}, Dispatch::sequence);
+  Window::Lane& picky = window.add_lane("a", TypeFilter({"slow"}));
+  Window::Lane& all = window.add_lane("b", TypeFilter());
+  Budget budget(std::nullopt);
+  window.add(entry(1, 0, {event("x", "slow"), event("x", "quick")}));
+  window.admit(budget);
+  CHECK(take_all(window, all).empty());  // not 1, which is only its own: 0 comes first
+  CHECK(take_all(window, picky) == Offsets{0});
+  window.done(picky, Offset(0));
+  CHECK(take_all(window, all) == Offsets{0});
+  window.done(all, Offset(0));
+  CHECK(take_all(window, all) == Offsets{1});
+}
+
+TEST_CASE("a handler that comes later takes what comes later, and one that is retired finishes what it has") {
+  Window window({Offset(0), {}}, Dispatch::sequence);
+  Window::Lane& old_one = window.add_lane("old", TypeFilter());
+  Budget budget(std::nullopt);
+  window.add(entry(1, 0, {event("x"), event("y")}));
+  window.admit(budget);
+  Window::Lane& young = window.add_lane("young", TypeFilter());
+  window.retire(old_one);
+  window.add(entry(2, 2, {event("x")}));
+  window.admit(budget);
+  CHECK(take_all(window, young) == Offsets{2});
+  CHECK(take_all(window, old_one) == Offsets{0, 1});
+  window.done(old_one, Offset(0));
+  window.done(old_one, Offset(1));
+  window.done(young, Offset(2));
+  CHECK(Window::open(old_one) == 0);
+  window.remove_lane(old_one);
+  CHECK(window.finished().offset == Offset(3));
+}
+
+TEST_CASE("at random, several handlers each get their events once and in order per key") {
+  for (const Dispatch dispatch : {Dispatch::sequence, Dispatch::parallel}) {
+    std::mt19937 random(7);
+    Window window({Offset(0), {}}, dispatch);
+    Budget budget(std::nullopt);
+    struct Seen {
+      Window::Lane* lane;
+      std::map<std::string, std::uint64_t> last;
+      std::set<std::uint64_t> done;
+      std::vector<std::uint64_t> flying;
+    };
+    std::vector<Seen> lanes;
+    lanes.push_back({&window.add_lane("a", TypeFilter({"1", "2"})), {}, {}, {}});
+    lanes.push_back({&window.add_lane("b", TypeFilter()), {}, {}, {}});
+    lanes.push_back({&window.add_lane("c", TypeFilter({"2"})), {}, {}, {}});
+    std::vector<std::pair<std::string, int>> events;  // key and type by offset
+    constexpr std::uint64_t total = 20'000;
+    while (window.finished().offset.value < total) {
+      if (events.size() < total && window.wants_entry()) {
+        std::vector<std::string> lines;
+        const std::uint64_t begin = events.size();
+        for (auto n = std::min<std::uint64_t>(1 + random() % 200, total - begin); n > 0; --n) {
+          events.emplace_back(std::to_string(random() % 500), static_cast<int>(random() % 3));
+          lines.push_back(event(events.back().first, std::to_string(events.back().second)));
+        }
+        window.add(entry(begin + 1, begin, lines));
+      }
+      window.admit(budget);
+      for (Seen& seen : lanes) {
+        while (const auto e = window.take(*seen.lane, now)) {
+          const std::uint64_t at = e->offset.value;
+          auto& last = seen.last.try_emplace(events[at].first, 0).first->second;
+          REQUIRE(at >= last);
+          last = at;
+          if (&seen != &lanes[0] && dispatch == Dispatch::sequence && events[at].second != 0) {
+            REQUIRE(lanes[0].done.contains(at));
+          }
+          seen.flying.push_back(at);
+        }
+        for (auto n = seen.flying.size() / 2 + 1; n > 0 && !seen.flying.empty(); --n) {
+          std::swap(seen.flying[random() % seen.flying.size()], seen.flying.back());
+          window.done(*seen.lane, Offset(seen.flying.back()));
+          REQUIRE(seen.done.insert(seen.flying.back()).second);
+          seen.flying.pop_back();
+        }
+      }
+    }
+    const auto taken = [&](auto wanted) {
+      return static_cast<std::size_t>(
+          std::count_if(events.begin(), events.end(), [&](const auto& e) { return wanted(e.second); }));
+    };
+    CHECK(lanes[0].done.size() == taken([](int type) { return type > 0; }));
+    CHECK(lanes[1].done.size() == total);
+    CHECK(lanes[2].done.size() == taken([](int type) { return type == 2; }));
+  }
 }

@@ -212,6 +212,7 @@ void HttpResponse::end_head() {
     chunked_ = unknown_coding_ = false;
     return;
   }
+  has_status_ = true;
   if (status_ == 204 || status_ == 304) {
     complete();
   } else if (chunked_ && !unknown_coding_) {

@@ -32,7 +32,8 @@ class HttpResponse {
 
   [[nodiscard]] State state() const;
   [[nodiscard]] bool begun() const { return begun_; }             // anything has come at all
-  [[nodiscard]] int status() const { return status_; }            // 200 to 599, or more
+  [[nodiscard]] bool has_status() const { return has_status_; }   // and all headers, whatever follows
+  [[nodiscard]] int status() const { return status_; }            // 200 to 999, then
   [[nodiscard]] bool keeps_alive() const { return keep_alive_; }  // the connection can be used again
   [[nodiscard]] const std::string& retry_after() const { return retry_after_; }
   [[nodiscard]] const std::string& location() const { return location_; }
@@ -64,6 +65,7 @@ class HttpResponse {
 
   Part part_ = Part::status_line;
   bool begun_ = false;
+  bool has_status_ = false;
   int status_ = 0;
   int minor_version_ = 1;
   bool keep_alive_ = true;

@@ -113,6 +113,7 @@ TEST_CASE("a response that ends early is broken, wherever it ends") {
       CHECK(r.begun() == (end > 0));
       r.end();
       CHECK(r.state() == State::broken);
+      CHECK(r.has_status() == (end >= text.find("\r\n\r\n") + 4));
     }
   }
 }

@@ -2,9 +2,12 @@
 
 #include "continuum/error.hpp"
 
+#include <fcntl.h>
 #include <sys/eventfd.h>
+#include <termios.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 #include <csignal>
 #include <cstdint>
@@ -12,7 +15,15 @@
 namespace continuum::app {
 namespace {
 
+// What the signal handlers below use. Set before they are installed.
 int descriptor = -1;
+HangUp on_hang_up = HangUp::stops;
+bool had_terminal = false;
+
+bool stderr_is_terminal() {
+  termios ignored{};
+  return ::tcgetattr(STDERR_FILENO, &ignored) == 0;
+}
 
 extern "C" void count_signal(int) {
   const int saved = errno;
@@ -21,17 +32,57 @@ extern "C" void count_signal(int) {
   errno = saved;
 }
 
+char request_of(int signal) {
+  switch (signal) {
+    case SIGHUP:
+      // Somebody closed the window that the worker was started in: it would go on unseen.
+      return on_hang_up == HangUp::stops || (had_terminal && !stderr_is_terminal()) ? 't' : 'h';
+    case SIGUSR1:
+      return 'u';
+    default:
+      return 't';
+  }
+}
+
+extern "C" void pass_signal_on(int signal) {
+  const int saved = errno;
+  const char request = request_of(signal);
+  [[maybe_unused]] const auto n = ::write(descriptor, &request, 1);
+  errno = saved;
+}
+
+void on_signal(int signal, void (*handler)(int)) {
+  struct sigaction action {};
+  action.sa_handler = handler;
+  action.sa_flags = SA_RESTART;
+  ::sigaction(signal, &action, nullptr);
+}
+
 }  // namespace
 
 int stop_descriptor() {
   descriptor = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   check(descriptor >= 0, "no descriptor for signals");
-  struct sigaction action {};
-  action.sa_handler = count_signal;
-  action.sa_flags = SA_RESTART;
-  ::sigaction(SIGINT, &action, nullptr);
-  ::sigaction(SIGTERM, &action, nullptr);
+  on_signal(SIGINT, count_signal);
+  on_signal(SIGTERM, count_signal);
   return descriptor;
+}
+
+int request_descriptor(HangUp hang_up) {
+  std::array<int, 2> ends{};
+  check(::pipe2(ends.data(), O_CLOEXEC | O_NONBLOCK) == 0, "no descriptors for signals");
+  descriptor = ends[1];
+  on_hang_up = hang_up;
+  had_terminal = stderr_is_terminal();
+  on_signal(SIGINT, pass_signal_on);
+  on_signal(SIGTERM, pass_signal_on);
+  on_signal(SIGUSR1, pass_signal_on);
+  struct sigaction before {};
+  ::sigaction(SIGHUP, nullptr, &before);
+  if (before.sa_handler != SIG_IGN) {
+    on_signal(SIGHUP, pass_signal_on);
+  }
+  return ends[0];
 }
 
 }  // namespace continuum::app

@@ -1,10 +1,25 @@
-// SIGINT and SIGTERM as a descriptor that the library can wait for.
+// Signals as descriptors that the library can wait for.
 #pragma once
+
+#include <cstdint>
 
 namespace continuum::app {
 
-// From here on both signals are counted by an eventfd instead of ending the process: once means finish what
-// is under way, twice means end at once. Owned by the process; call it once.
+// From here on SIGINT and SIGTERM are counted by an eventfd instead of ending the process: once means finish
+// what is under way, twice means end at once. Owned by the process; call it once.
 [[nodiscard]] int stop_descriptor();
+
+enum class HangUp : std::uint8_t {
+  stops,    // as SIGTERM
+  rereads,  // the handlers; but stops when it comes because our terminal was closed
+};
+
+// From here on signals become bytes of a pipe, one for each, in their order, of which the reading end is
+// returned. Owned by the process; call this or stop_descriptor(), once.
+//
+//   't'  SIGTERM, SIGINT: stop. The first finishes what is under way, the second ends at once
+//   'h'  SIGHUP: reread the handlers. Ignored as before in a process that nohup started
+//   'u'  SIGUSR1: print the state
+[[nodiscard]] int request_descriptor(HangUp hang_up);
 
 }  // namespace continuum::app

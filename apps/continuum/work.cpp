@@ -9,6 +9,7 @@
 
 #include "continuum/error.hpp"
 #include "continuum/event.hpp"
+#include "continuum/handler_file.hpp"
 #include "continuum/names.hpp"
 #include "continuum/topic.hpp"
 #include "continuum/units.hpp"
@@ -57,8 +58,8 @@ struct Arguments {
   WorkOptions work;
   bool drain = false;
   bool no_wait = false;
-  HandlerSpec handler;          // of the command behind --
-  bool handler_option = false;  // one that makes sense only with it
+  HandlerSpec handler;                  // of the command behind --
+  bool handler_option = false;          // one that makes sense only with it
   std::optional<std::string> handlers;  // their directory
   Milliseconds retry_for{3'600'000};
 };
@@ -81,7 +82,8 @@ OnFailure parse_on_failure(const std::string& text) {
     }
   }
   fail(ErrorKind::usage,
-       "give hold-key (later events of its key wait), skip (its key goes on) or halt (the partition waits for you)");
+       "give hold-key (later events of its key wait), skip (its key goes on) or halt (the partition waits "
+       "for you)");
 }
 
 Dispatch parse_dispatch(const std::string& text) {
@@ -121,7 +123,8 @@ void complete(Arguments& args, const Context& context) {
   }
   if (args.handler_option && handler.command.empty()) {
     fail(ErrorKind::usage,
-         "--mode, --attempts, --backoff, --timeout, --on-failure, --rate and --concurrency are about a handler: give "
+         "--mode, --attempts, --backoff, --timeout, --on-failure, --rate and --concurrency are about a "
+         "handler: give "
          "its command after --{}",
          args.handlers ? ", or write them into its file" : "");
   }
@@ -145,7 +148,9 @@ int finish(const Context& context, const Arguments& args, const WorkSummary& sum
       halted.push_back(fmt::to_string(partition.value));
     }
     JsonObject totals;
-    totals.add("handled", summary.handled).add("failed", summary.failed).add_raw("halted", json_array(halted));
+    totals.add("handled", summary.handled)
+        .add("failed", summary.failed)
+        .add_raw("halted", json_array(halted));
     Output().line(JsonObject().add_raw("summary", totals.text()).text()).flush();
   }
   say_more(context, fmt::format("{} events handled", format_count(summary.handled)));

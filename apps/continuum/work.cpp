@@ -129,7 +129,7 @@ void complete(Arguments& args, const Context& context) {
          args.handlers ? ", or write them into its file" : "");
   }
   if (!handler.command.empty()) {
-    handler.name = "handler";
+    handler.name = command_line_handler;
     handler.types = work.types;
     work.handlers = {handler};
   }

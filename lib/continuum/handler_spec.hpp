@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -25,8 +26,11 @@ enum class OnFailure : std::uint8_t {
 };
 enum class VerdictsOn : std::uint8_t { standard_output, descriptor_3 };
 
+// The name of a handler that was given on the command line: there is no other, so that messages leave it out.
+inline constexpr std::string_view command_line_handler = "handler";
+
 struct HandlerSpec {
-  std::string name;                  // the file's, without .toml; "handler" when given on the command line
+  std::string name;                  // the file's, without .toml; or command_line_handler
   std::vector<std::string> types;    // globs over event types; none: all
   std::vector<std::string> command;  // program and arguments; no shell. Empty in mode http
   std::string url;                   // of mode http

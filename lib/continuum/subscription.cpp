@@ -258,12 +258,15 @@ std::string_view Subscription::line(Offset offset) const {
 // --- verdicts
 
 std::string Subscription::place_of_all() const {
-  return fmt::format("{}, handler {}", place(site_.place.topic.name, site_.tenure.partition), spec().name);
+  return named(place(site_.place.topic.name, site_.tenure.partition));
 }
 
 std::string Subscription::place_of(Offset offset) const {
-  return fmt::format("{}, offset {}, handler {}", place(site_.place.topic.name, site_.tenure.partition),
-                     offset, spec().name);
+  return named(fmt::format("{}, offset {}", place(site_.place.topic.name, site_.tenure.partition), offset));
+}
+
+std::string Subscription::named(std::string where) const {
+  return spec().name == command_line_handler ? where : fmt::format("{}, handler {}", where, spec().name);
 }
 
 void Subscription::settle(Offset offset, Verdict verdict, std::string_view why, std::string output,

@@ -105,6 +105,7 @@ class Subscription {
   };
 
   void start_runner();
+  [[nodiscard]] std::string named(std::string where) const;
   [[nodiscard]] std::optional<Window::Event> take_letter(Clock::time_point now);
   [[nodiscard]] bool held_back(const Window::Event& event, Clock::time_point now);
   void give_up(Offset offset, const Trouble& trouble);

@@ -164,12 +164,6 @@ int run_work(const Context& context, Arguments args) {
   if (!args.group) {
     fail(ErrorKind::usage, "which group? Give -g NAME: it remembers what was handled");
   }
-  if (!args.partitions) {
-    fail(ErrorKind::usage,
-         "which partitions? Give --partition all, or numbers such as 0 or 0,2,5-7. Sharing them between the "
-         "workers of "
-         "a group comes with a later version");
-  }
   complete(args, context);
   // Inherited from who started us, it would hide how handlers end.
   std::signal(SIGCHLD, SIG_DFL);
@@ -179,7 +173,8 @@ int run_work(const Context& context, Arguments args) {
   client.retry_for = args.retry_for;
   const auto session = connect(context, client);
   Topic topic = load_topic(*session, args.topic);
-  args.work.partitions = parse_partitions_of(topic, *args.partitions);
+  args.work.sharing = args.partitions ? Sharing::pinned : Sharing::shared;
+  args.work.partitions = parse_partitions_of(topic, args.partitions.value_or("all"));
   register_group(*session, topic, args.work.group, policy_of(args.from, *session));
   warn_of_loss(context, *session);
   args.work.stop_fd = stop_descriptor();
@@ -248,7 +243,7 @@ void add_work(CLI::App& command, Context& context) {
                args->work.group = text;
              });
   add_text(command, "-p,--partition", "N|LIST|all", args->partitions,
-           "which partitions: 0, or 0,2,5-7, or all");
+           "work just these: 0, or 0,2,5-7, or all; without it the workers of a group share all of them");
   add_parsed(command, "--from", "WHERE", "where a new group begins: start, end, a duration back, or a time",
              [args](const std::string& text) { args->from = parse_from(text); });
   add_texts(command, "--type", "GLOB", work.types,
@@ -261,7 +256,7 @@ void add_work(CLI::App& command, Context& context) {
   add_duration(command, "--max-time", work.time_max, "end after this time, when what runs is done");
   add_duration(command, "--lease", work.lease, "how long a silent worker keeps its partitions (5s)");
   add_flag(command, "--no-wait", args->no_wait,
-           "do not stand by: exit 5 when another worker has a partition");
+           "do not stand by: exit 5 when another worker has a partition, or no share is left");
   add_duration(command, "--retry-for", args->retry_for,
                "how long to wait for a server that went away (default 1h)");
   run_with(command, context, [args, &context] { return run_work(context, *args); });

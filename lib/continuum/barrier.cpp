@@ -119,10 +119,10 @@ asio::awaitable<bool> PartitionWorker::ready_for(Generation generation) {
 }
 
 asio::awaitable<bool> PartitionWorker::pause() {
-  if (ours() && shift_.stopping == Stopping::no) {
+  if (ours() && staying()) {
     co_await wake_.wait(Clock::now() + barrier_poll);
   }
-  co_return ours() && shift_.stopping == Stopping::no;
+  co_return ours() && staying();
 }
 
 }  // namespace continuum

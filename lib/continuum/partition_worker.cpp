@@ -39,27 +39,54 @@ PartitionWorker::PartitionWorker(Shift& shift, LogReader& reader, Partition part
       reader_(reader),
       wake_(shift.place.executor),
       keys_(place_.topic.name, partition, place_.options.group),
-      where_(place(place_.topic.name, partition)) {
+      where_(place(place_.topic.name, partition)),
+      wanted_(!shared()) {
   tenure_.partition = partition;
 }
 
 asio::awaitable<void> PartitionWorker::run() {
   while (shift_.stopping == Stopping::no && !finishing_) {
-    if (const auto acquired = co_await acquire()) {
+    if (!wanted_) {
+      co_await wake_.wait();
+    } else if (const auto acquired = co_await acquire()) {
       co_await hold(*acquired);
+      if (std::exchange(leaving_, false)) {
+        halted_ = false;
+      }
+      if (shared()) {
+        finishing_ = false;  // it may come back: only the worker as a whole comes to an end
+      }
     }
   }
 }
 
+void PartitionWorker::take(std::optional<Sighting> silent) {
+  wanted_ = true;
+  told_held_ = silent.has_value();
+  silent_ = std::move(silent);
+  wake_.notify();
+}
+
+void PartitionWorker::give_up() {
+  wanted_ = false;
+  leaving_ = holding_;
+  wake_.notify();
+}
+
 // --- the lease
 
-// nullopt: stopping, or there is nothing left to do.
+// nullopt: stopping, or there is nothing left to do, or somebody else has what is shared.
 asio::awaitable<std::optional<Acquired>> PartitionWorker::acquire() {
   std::optional<Held> seen;
   BootClock::time_point seen_since;
+  if (const auto silent = std::exchange(silent_, std::nullopt)) {
+    seen = silent->held;
+    seen_since = silent->since;
+  }
   while (shift_.stopping == Stopping::no) {
     if (place_.budget.spent()) {
-      finishing_ = true;
+      finishing_ = !shared();
+      wanted_ = false;
       break;
     }
     const bool stood_still = seen && BootClock::now() - seen_since >= seen->ttl;
@@ -90,6 +117,10 @@ asio::awaitable<std::optional<Acquired>> PartitionWorker::acquire() {
       fail_refused(Kept::not_registered);
     }
     const Held& held = std::get<Held>(answer);
+    if (shared()) {
+      wanted_ = false;
+      break;
+    }
     if (!seen || held.fence != seen->fence || held.beat != seen->beat) {
       seen = held;
       seen_since = BootClock::now();
@@ -392,7 +423,7 @@ bool PartitionWorker::feed() {
 bool PartitionWorker::ended() {
   const bool drained = place_.options.ending == Ending::drained && sink_->finished().offset >= *end_;
   const bool spent = place_.budget.spent() && sink_->settled();
-  if (shift_.stopping == Stopping::drain || drained || spent) {
+  if (!staying() || drained || spent) {
     sink_->finish();
     finishing_ = true;
   }
@@ -424,7 +455,7 @@ asio::awaitable<void> PartitionWorker::stand_halted() {
   shift_.renew_soon();
   shift_.on_ended();
   // Kept, so that no other worker runs into the same event.
-  while (ours() && shift_.stopping == Stopping::no) {
+  while (ours() && staying()) {
     co_await wake_.wait(next_time());
   }
   halted_ = ours();

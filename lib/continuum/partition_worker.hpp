@@ -44,6 +44,23 @@ class PartitionWorker {
   void handlers_changed();
   [[nodiscard]] bool halted() const { return halted_; }
   [[nodiscard]] Partition partition() const { return tenure_.partition; }
+  [[nodiscard]] Offset committed() const { return committed_.offset; }  // by this worker
+  [[nodiscard]] Generation passed() const { return tenure_.passed; }
+
+  // --- of workers that share. A pinned partition is wanted from its beginning to its end.
+
+  // Who else had the lease, and since when without a sign of life.
+  struct Sighting {
+    Held held;
+    BootClock::time_point since;
+  };
+  [[nodiscard]] bool wanted() const { return wanted_; }
+  [[nodiscard]] bool holding() const { return holding_; }
+  [[nodiscard]] bool leaving() const { return leaving_; }
+  // Tries once to get the lease; wanted() no more when somebody else has it.
+  void take(std::optional<Sighting> silent);
+  // What runs is finished and committed, then the lease is given back.
+  void give_up();
 
   // For one request that renews the leases of all partitions: adds ours and says for which fence, if there is
   // a lease to renew.
@@ -52,6 +69,9 @@ class PartitionWorker {
 
  private:
   // --- the lease
+  [[nodiscard]] bool shared() const { return place_.options.sharing == Sharing::shared; }
+  // Neither told to end, nor to leave this partition to others.
+  [[nodiscard]] bool staying() const { return !leaving_ && shift_.stopping == Stopping::no; }
   asio::awaitable<std::optional<Acquired>> acquire();
   void tell_held(const Held& held);
   asio::awaitable<void> hold(const Acquired& acquired);
@@ -104,6 +124,9 @@ class PartitionWorker {
 
   Tenure tenure_;
   bool holding_ = false;
+  bool wanted_;
+  bool leaving_ = false;  // to others, while holding
+  std::optional<Sighting> silent_;
   std::optional<Kept> lost_;
   bool told_held_ = false;
   std::optional<Fence> lapsed_;  // the lease that ran out before anybody said that it was lost

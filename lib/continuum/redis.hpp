@@ -56,8 +56,9 @@ enum class Script : std::uint8_t {
   begin,
   seal,
   activate,
+  join,
 };
-inline constexpr std::size_t script_count = 14;
+inline constexpr std::size_t script_count = 15;
 
 // One or more commands that are sent together and answered together.
 class Request {

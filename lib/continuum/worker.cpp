@@ -5,6 +5,7 @@
 #include "continuum/handler.hpp"
 #include "continuum/partition_worker.hpp"
 #include "continuum/printer.hpp"
+#include "continuum/shared_partitions.hpp"
 
 #include <asio/co_spawn.hpp>
 #include <asio/io_context.hpp>
@@ -85,6 +86,7 @@ class Worker {
   asio::io_context& io_;
   asio::any_io_executor executor_;
   const WorkOptions& options_;
+  const WorkOptions each_;  // as a partition sees them
   redis::Client& control_;
   std::unique_ptr<ProcessGuard> guard_;
   std::optional<OutputWriter> output_;
@@ -94,6 +96,7 @@ class Worker {
   std::vector<std::unique_ptr<redis::Client>> read_clients_;
   std::vector<std::unique_ptr<LogReader>> readers_;
   std::vector<std::unique_ptr<PartitionWorker>> partitions_;
+  std::optional<SharedPartitions> sharing_;
 
   std::map<std::string, std::vector<Partition>> told_;  // not said yet
   asio::steady_timer say_;
@@ -127,17 +130,27 @@ HandlerSet make_handlers(const WorkOptions& options) {
   return handlers;
 }
 
+// Workers that share wait and end as a whole, not partition by partition.
+WorkOptions options_of_each(WorkOptions options) {
+  if (options.sharing == Sharing::shared) {
+    options.ending = Ending::never;
+    options.standby = Standby::wait;
+  }
+  return options;
+}
+
 Worker::Worker(redis::Session& session, const Topic& topic, const WorkOptions& options)
     : io_(redis::io_of(session)),
       executor_(io_.get_executor()),
       options_(options),
+      each_(options_of_each(options)),
       control_(redis::client_of(session)),
       // Before the threads: it forks.
       guard_(make_guard(options)),
       pool_(std::clamp(std::thread::hardware_concurrency(), 1U, decode_threads_max)),
       place_{executor_,
              topic,
-             options,
+             each_,
              pool_,
              nullptr,
              guard_.get(),
@@ -208,6 +221,9 @@ void Worker::stop(Stopping how) {
   shift_.stopping = how;
   for (const auto& partition : partitions_) {
     partition->notify();
+  }
+  if (sharing_) {
+    sharing_->notify();
   }
   if (how == Stopping::now && !std::exchange(hurrying_, true)) {
     start(hurry());
@@ -319,6 +335,10 @@ asio::awaitable<void> Worker::work() {
   if (options_.time_max) {
     start(limit_time());
   }
+  if (options_.sharing == Sharing::shared) {
+    sharing_.emplace(shift_, options_, partitions_, [this] { stop(Stopping::drain); });
+    start(sharing_->run());
+  }
   partitions_open_ = partitions_.size();
   for (const auto& partition : partitions_) {
     start([](Worker& worker, PartitionWorker& own) -> asio::awaitable<void> {
@@ -337,12 +357,18 @@ asio::awaitable<void> Worker::work() {
   while (partitions_open_ > 0) {
     co_await ended_.wait();
     look_for_end();
+    if (sharing_) {
+      sharing_->notify();
+    }
   }
   closing_ = true;
   for (const auto& reader : readers_) {
     reader->stop();
   }
   renew_.notify();
+  if (sharing_) {
+    sharing_->close();
+  }
   time_.cancel();
   hurry_.cancel();
   say_.cancel();

@@ -19,17 +19,25 @@ namespace continuum {
 enum class Printing : std::uint8_t { event, data };
 enum class Ending : std::uint8_t {
   never,    // waits for more events
-  drained,  // at the end that each log had when its lease was taken
+  // At the end that each log had when its lease was taken. Workers that share: when all is handled that was
+  // there at the start, by whomever, but for what others still have.
+  drained,
 };
 enum class Standby : std::uint8_t {
   wait,    // for a partition that somebody else works
-  refuse,  // throws Error{fenced}
+  refuse,  // throws Error{fenced}. Workers that share: when there are more of them than partitions
+};
+
+enum class Sharing : std::uint8_t {
+  pinned,  // works all of the partitions that it was given
+  shared,  // its part of them: the workers of the group that share find each other
 };
 
 struct WorkOptions {
   std::string group;                  // registered
-  std::vector<Partition> partitions;  // of the topic
-  std::vector<std::string> types;     // globs: what is printed; none: all
+  std::vector<Partition> partitions;  // of the topic; all of them, to be shared
+  Sharing sharing = Sharing::pinned;
+  std::vector<std::string> types;  // globs: what is printed; none: all
 
   std::vector<HandlerSpec> handlers;  // none: events are printed
   Dispatch dispatch = Dispatch::sequence;

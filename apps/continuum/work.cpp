@@ -11,6 +11,7 @@
 #include "continuum/event.hpp"
 #include "continuum/handler_file.hpp"
 #include "continuum/names.hpp"
+#include "continuum/service_notify.hpp"
 #include "continuum/topic.hpp"
 #include "continuum/units.hpp"
 
@@ -21,6 +22,7 @@
 #include <algorithm>
 #include <array>
 #include <csignal>
+#include <cstdlib>
 #include <memory>
 
 extern char** environ;
@@ -114,12 +116,21 @@ void complete(Arguments& args, const Context& context) {
   work.standby = args.no_wait ? Standby::refuse : Standby::wait;
   work.who = this_worker();
   work.say = [&context](const std::string& text) { say(context, text); };
+  const auto variable = [](const char* name) {
+    const char* const value = std::getenv(name);
+    return value == nullptr ? "" : value;
+  };
+  work.notify_socket = variable("NOTIFY_SOCKET");
+  work.watchdog_every = watchdog_interval(variable("WATCHDOG_USEC"), variable("WATCHDOG_PID"), ::getpid());
   for (char** entry = environ; *entry != nullptr; ++entry) {
     work.environment.emplace_back(*entry);
   }
   auto& handler = args.handler;
   if (!handler.command.empty() && args.handlers) {
     fail(ErrorKind::usage, "give --handlers or a command after --, not both");
+  }
+  if (args.handlers && !work.types.empty()) {
+    fail(ErrorKind::usage, "--type is not for --handlers: each handler's file says its types");
   }
   if (args.handler_option && handler.command.empty()) {
     fail(ErrorKind::usage,
@@ -128,6 +139,7 @@ void complete(Arguments& args, const Context& context) {
          "its command after --{}",
          args.handlers ? ", or write them into its file" : "");
   }
+  work.handlers_directory = args.handlers.value_or("");
   if (!handler.command.empty()) {
     handler.name = command_line_handler;
     handler.types = work.types;
@@ -142,7 +154,7 @@ int finish(const Context& context, const Arguments& args, const WorkSummary& sum
   if (summary.output_closed) {
     throw OutputClosed();
   }
-  if (context.json && !args.work.handlers.empty()) {
+  if (context.json && args.work.handles()) {
     std::vector<std::string> halted;
     for (const auto partition : summary.halted) {
       halted.push_back(fmt::to_string(partition.value));
@@ -177,7 +189,7 @@ int run_work(const Context& context, Arguments args) {
   args.work.partitions = parse_partitions_of(topic, args.partitions.value_or("all"));
   register_group(*session, topic, args.work.group, policy_of(args.from, *session));
   warn_of_loss(context, *session);
-  args.work.stop_fd = stop_descriptor();
+  args.work.requests_fd = request_descriptor(args.handlers ? HangUp::rereads : HangUp::stops);
   return finish(context, args, work(*session, topic, args.work));
 }
 
@@ -247,7 +259,7 @@ void add_work(CLI::App& command, Context& context) {
   add_parsed(command, "--from", "WHERE", "where a new group begins: start, end, a duration back, or a time",
              [args](const std::string& text) { args->from = parse_from(text); });
   add_texts(command, "--type", "GLOB", work.types,
-            "only events of these types; others count as done; may be repeated");
+            "only events of these types; others count as done; may be repeated. Not with --handlers");
   add_handler_options(command, args);
   add_parsed(command, "--print", "event|data", "without a handler: what is printed of each event (event)",
              [args](const std::string& text) { args->work.printing = parse_printing(text); });
@@ -255,6 +267,8 @@ void add_work(CLI::App& command, Context& context) {
   add_number(command, "--max-events", work.events_max, {1, number_max}, "end after this many events");
   add_duration(command, "--max-time", work.time_max, "end after this time, when what runs is done");
   add_duration(command, "--lease", work.lease, "how long a silent worker keeps its partitions (5s)");
+  add_duration(command, "--drain-timeout", work.drain_within,
+               "after a first SIGTERM, how long what runs may take before it is killed (30s)");
   add_flag(command, "--no-wait", args->no_wait,
            "do not stand by: exit 5 when another worker has a partition, or no share is left");
   add_duration(command, "--retry-for", args->retry_for,

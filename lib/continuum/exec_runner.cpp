@@ -88,7 +88,7 @@ class ExecRunner final : public Runner, public std::enable_shared_from_this<Exec
         fail(ErrorKind::server, "cannot make a pipe from the handler: {}", std::strerror(errno));
       }
       process = Process::start(*site_.place.guard, *handler_->command, variables_,
-                               {.input = input.fd(), .output = pipe[1], .error = handler_->log_fd}, why);
+                               {.input = input.fd(), .output = pipe[1], .error = handler_->log_fd()}, why);
     } catch (const Error& error) {
       why = error.message();
     }

@@ -191,11 +191,11 @@ namespace {
 constexpr std::array<std::string_view, 6> always_passed{"PATH", "HOME", "LANG", "TZ", "USER", "TMPDIR"};
 
 // Secrets, and what a worker under another worker would otherwise pass on.
-constexpr std::array<std::string_view, 15> withheld{
-    "REDISCLI_AUTH",     "CONTINUUM_REDIS",     "REDIS_URL",           "CONTINUUM_TOPIC",
-    "CONTINUUM_GROUP",   "CONTINUUM_PARTITION", "CONTINUUM_OFFSET",    "CONTINUUM_ID",
-    "CONTINUUM_TYPE",    "CONTINUUM_SOURCE",    "CONTINUUM_TIME",      "CONTINUUM_KEY",
-    "CONTINUUM_ATTEMPT", "CONTINUUM_FENCE",     "CONTINUUM_GENERATION"};
+constexpr std::array<std::string_view, 19> withheld{
+    "REDISCLI_AUTH",       "CONTINUUM_REDIS",  "REDIS_URL",         "CONTINUUM_TOPIC", "CONTINUUM_GROUP",
+    "CONTINUUM_PARTITION", "CONTINUUM_OFFSET", "CONTINUUM_ID",      "CONTINUUM_TYPE",  "CONTINUUM_SOURCE",
+    "CONTINUUM_TIME",      "CONTINUUM_KEY",    "CONTINUUM_ATTEMPT", "CONTINUUM_FENCE", "CONTINUUM_GENERATION",
+    "CONTINUUM_HANDLER",   "NOTIFY_SOCKET",    "WATCHDOG_USEC",     "WATCHDOG_PID"};
 constexpr std::size_t variable_bytes_max = 32 << 10;
 
 std::vector<std::string> split_path(std::string_view path) {

@@ -3,6 +3,7 @@
 
 #include "continuum/handler.hpp"
 #include "continuum/handler_spec.hpp"
+#include "continuum/output_relay.hpp"
 
 #include <cstddef>
 #include <cstdint>
@@ -45,7 +46,9 @@ struct Handler {
   HandlerSpec spec;
   std::optional<HandlerCommand> command;  // of modes exec and stream
   HandlerHealth health;
-  int log_fd = -1;  // where its stderr goes; -1: to ours
+  std::shared_ptr<OutputRelay> log;  // of its processes; none: their stderr is ours
+  // Where its stderr goes; -1: to ours.
+  [[nodiscard]] int log_fd() const { return log ? log->fd() : -1; }
 };
 
 // By name.

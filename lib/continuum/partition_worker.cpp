@@ -333,6 +333,25 @@ void PartitionWorker::make_sink(const Cursor& start) {
                                   : make_dispatcher(place_, tenure_, start, wake_);
 }
 
+std::string PartitionWorker::state_for_people() const {
+  if (!holding_ || !sink_) {
+    return fmt::format("{}: not held by this worker", where_);
+  }
+  const Doing doing = sink_->doing();
+  std::string text = fmt::format("{}: {}, at offset {} of {}, committed {}", where_, doing.state, doing.at,
+                                 std::max(log_end_, expected_), committed_.offset);
+  if (!doing.handler.empty() && doing.handler != command_line_handler) {
+    text += fmt::format(", handler {}", doing.handler);
+  }
+  if (doing.attempt > 0) {
+    text += fmt::format(", attempts {}", doing.attempt);
+  }
+  if (const HeldEvents* const held = sink_->held(); held != nullptr && held->letters() > 0) {
+    text += fmt::format(", dead letters and events behind them {}", held->letters());
+  }
+  return doing.error.empty() ? text : fmt::format("{}: {}", text, printable(doing.error));
+}
+
 void PartitionWorker::handlers_changed() {
   if (sink_) {
     sink_->set_handlers(place_.handlers);

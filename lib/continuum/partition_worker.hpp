@@ -42,6 +42,7 @@ class PartitionWorker {
   void notify() { wake_.notify(); }
   // The handlers of the workplace have changed.
   void handlers_changed();
+  [[nodiscard]] std::string state_for_people() const;
   [[nodiscard]] bool halted() const { return halted_; }
   [[nodiscard]] Partition partition() const { return tenure_.partition; }
   [[nodiscard]] Offset committed() const { return committed_.offset; }  // by this worker

@@ -182,8 +182,8 @@ class StreamRunner final : public Runner, public std::enable_shared_from_this<St
       const bool apart = handler_->spec.verdicts == VerdictsOn::descriptor_3;
       process = Process::start(*site_.place.guard, *handler_->command, variables_,
                                {.input = in.read,
-                                .output = apart ? handler_->log_fd : out.write,
-                                .error = handler_->log_fd,
+                                .output = apart ? handler_->log_fd() : out.write,
+                                .error = handler_->log_fd(),
                                 .verdicts = apart ? out.write : -1},
                                why);
     } catch (const Error& error) {

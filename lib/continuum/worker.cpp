@@ -3,9 +3,12 @@
 #include "continuum/decode_pool.hpp"
 #include "continuum/error.hpp"
 #include "continuum/handler.hpp"
+#include "continuum/handler_watch.hpp"
 #include "continuum/partition_worker.hpp"
 #include "continuum/printer.hpp"
+#include "continuum/service_notify.hpp"
 #include "continuum/shared_partitions.hpp"
+#include "continuum/units.hpp"
 
 #include <asio/co_spawn.hpp>
 #include <asio/io_context.hpp>
@@ -30,6 +33,7 @@ namespace {
 constexpr Milliseconds leave_within{2'000};           // of giving back what is left when stopped at once
 constexpr Milliseconds reader_retry_for{86'400'000};  // the control connection decides when to give up
 constexpr Milliseconds tell_together{50};
+constexpr Milliseconds status_every{5'000};
 constexpr unsigned decode_threads_max = 4;
 constexpr std::size_t processes_max = 16'384;  // of handlers, over all partitions
 
@@ -71,7 +75,12 @@ class Worker {
  private:
   asio::awaitable<void> work();
   asio::awaitable<void> renew_leases();
-  asio::awaitable<void> obey_stops();
+  asio::awaitable<void> obey_requests();
+  asio::awaitable<void> limit_drain();
+  asio::awaitable<void> follow_handlers();
+  asio::awaitable<void> report_to_manager();
+  void read_handlers(Removals removals);
+  void say_state();
   asio::awaitable<void> limit_time();
   asio::awaitable<void> hurry();
   void make_partitions();
@@ -89,6 +98,7 @@ class Worker {
   const WorkOptions each_;  // as a partition sees them
   redis::Client& control_;
   std::unique_ptr<ProcessGuard> guard_;
+  HandlerWatch handlers_;
   std::optional<OutputWriter> output_;
   DecodePool pool_;
   Workplace place_;
@@ -106,8 +116,12 @@ class Worker {
   bool closing_ = false;  // every partition has ended: the other stories follow
   Wake ended_;
   Wake renew_;
-  std::optional<asio::posix::stream_descriptor> stop_requests_;
+  std::optional<asio::posix::stream_descriptor> requests_;
+  std::optional<asio::posix::stream_descriptor> handlers_changed_;
+  ServiceNotify manager_;
+  Wake report_;
   asio::steady_timer time_;
+  asio::steady_timer drain_;
   asio::steady_timer hurry_;
   bool hurrying_ = false;
   bool stopped_at_once_ = false;
@@ -116,18 +130,7 @@ class Worker {
 };
 
 std::unique_ptr<ProcessGuard> make_guard(const WorkOptions& options) {
-  return options.handlers.empty() ? nullptr : std::make_unique<ProcessGuard>(processes_max);
-}
-
-HandlerSet make_handlers(const WorkOptions& options) {
-  HandlerSet handlers;
-  for (const HandlerSpec& spec : options.handlers) {
-    handlers.push_back(std::make_shared<Handler>(spec, options.environment));
-    if (handlers.back()->command) {
-      handlers.back()->command->require_runnable();
-    }
-  }
-  return handlers;
+  return !options.handles() ? nullptr : std::make_unique<ProcessGuard>(processes_max);
 }
 
 // Workers that share wait and end as a whole, not partition by partition.
@@ -147,6 +150,7 @@ Worker::Worker(redis::Session& session, const Topic& topic, const WorkOptions& o
       control_(redis::client_of(session)),
       // Before the threads: it forks.
       guard_(make_guard(options)),
+      handlers_(executor_, options),
       pool_(std::clamp(std::thread::hardware_concurrency(), 1U, decode_threads_max)),
       place_{executor_,
              topic,
@@ -154,7 +158,7 @@ Worker::Worker(redis::Session& session, const Topic& topic, const WorkOptions& o
              pool_,
              nullptr,
              guard_.get(),
-             make_handlers(options),
+             handlers_.handlers(),
              Budget(options.events_max),
              {},
              0,
@@ -164,7 +168,10 @@ Worker::Worker(redis::Session& session, const Topic& topic, const WorkOptions& o
       say_(executor_),
       ended_(executor_),
       renew_(executor_),
+      manager_(options.notify_socket),
+      report_(executor_),
       time_(executor_),
+      drain_(executor_),
       hurry_(executor_) {
   place_.on_output_error = [this](int error) {
     output_closed_ = output_closed_ || error == EPIPE;
@@ -272,22 +279,88 @@ asio::awaitable<void> Worker::say_told() {
   }
 }
 
-asio::awaitable<void> Worker::obey_stops() {
+// --- what is asked of it, and what it tells
+
+asio::awaitable<void> Worker::obey_requests() {
   for (;;) {
-    co_await stop_requests_->async_wait(asio::posix::stream_descriptor::wait_read, as_result);
+    co_await requests_->async_wait(asio::posix::stream_descriptor::wait_read, as_result);
     if (closing_) {
       co_return;
     }
-    std::array<char, 8> ignored{};
-    if (::read(stop_requests_->native_handle(), ignored.data(), ignored.size()) <= 0) {
+    char request = 0;
+    if (::read(requests_->native_handle(), &request, 1) <= 0) {
       co_return;
     }
-    if (shift_.stopping == Stopping::no) {
+    if (request == 'h') {
+      manager_.reloading();
+      read_handlers(Removals::apply);
+      manager_.ready();
+    } else if (request == 'u') {
+      say_state();
+    } else if (shift_.stopping == Stopping::no) {
+      manager_.stopping();
       stop(Stopping::drain);
+      start(limit_drain());
     } else {
       stopped_at_once_ = true;
       stop(Stopping::now);
     }
+  }
+}
+
+asio::awaitable<void> Worker::limit_drain() {
+  drain_.expires_after(options_.drain_within);
+  const auto [error] = co_await drain_.async_wait(as_result);
+  if (!error && !closing_ && shift_.stopping == Stopping::drain) {
+    place_.say(fmt::format("topic {}: what still runs after {} is killed; it will be handled again",
+                           place_.topic.name, format_duration(options_.drain_within)));
+    stop(Stopping::now);
+  }
+}
+
+void Worker::read_handlers(Removals removals) {
+  if (handlers_.refresh(removals) == HandlerWatch::Changed::no) {
+    return;
+  }
+  place_.handlers = handlers_.handlers();
+  for (const auto& partition : partitions_) {
+    partition->handlers_changed();
+  }
+}
+
+asio::awaitable<void> Worker::follow_handlers() {
+  while (!closing_) {
+    co_await handlers_changed_->async_wait(asio::posix::stream_descriptor::wait_read, as_result);
+    if (closing_) {
+      co_return;
+    }
+    handlers_.drain();
+    read_handlers(Removals::keep);
+  }
+}
+
+void Worker::say_state() {
+  for (const auto& partition : partitions_) {
+    place_.say(partition->state_for_people());
+  }
+  place_.say(fmt::format("topic {}, group {}: {} events handled, {} given up", place_.topic.name,
+                         options_.group, format_count(place_.handled), format_count(place_.failed)));
+}
+
+// From the loop that does the work, so that a loop that stands still is noticed.
+asio::awaitable<void> Worker::report_to_manager() {
+  const Milliseconds every = std::min(options_.watchdog_every.value_or(status_every), status_every);
+  manager_.ready();
+  while (!closing_) {
+    const auto held = std::count_if(partitions_.begin(), partitions_.end(),
+                                    [](const auto& partition) { return partition->holding(); });
+    manager_.status(fmt::format("{} of {} partitions, {} events handled, {} given up", held,
+                                partitions_.size(), format_count(place_.handled),
+                                format_count(place_.failed)));
+    if (options_.watchdog_every) {
+      manager_.watchdog();
+    }
+    co_await report_.wait(Clock::now() + every);
   }
 }
 
@@ -329,8 +402,14 @@ asio::awaitable<void> Worker::work() {
     start(reader->run());
   }
   start(renew_leases());
-  if (stop_requests_) {
-    start(obey_stops());
+  if (requests_) {
+    start(obey_requests());
+  }
+  if (handlers_changed_) {
+    start(follow_handlers());
+  }
+  if (manager_.listened_to()) {
+    start(report_to_manager());
   }
   if (options_.time_max) {
     start(limit_time());
@@ -372,8 +451,12 @@ asio::awaitable<void> Worker::work() {
   time_.cancel();
   hurry_.cancel();
   say_.cancel();
-  if (stop_requests_) {
-    stop_requests_->cancel();
+  drain_.cancel();
+  report_.notify();
+  for (auto* const descriptor : {&requests_, &handlers_changed_}) {
+    if (*descriptor) {
+      (*descriptor)->cancel();
+    }
   }
   while (stories_ > 0) {
     co_await ended_.wait();
@@ -382,13 +465,16 @@ asio::awaitable<void> Worker::work() {
 
 WorkSummary Worker::run() {
   const PipeSignalBlocked blocked;
-  if (options_.handlers.empty()) {
+  if (!options_.handles()) {
     output_.emplace(options_.output_fd, executor_);
     place_.output = &*output_;
   }
-  if (options_.stop_fd >= 0) {
-    // A duplicate: the caller keeps its own.
-    stop_requests_.emplace(executor_, ::fcntl(options_.stop_fd, F_DUPFD_CLOEXEC, 3));
+  // Duplicates: the owners keep their own.
+  if (options_.requests_fd >= 0) {
+    requests_.emplace(executor_, ::fcntl(options_.requests_fd, F_DUPFD_CLOEXEC, 3));
+  }
+  if (const auto changes = handlers_.notify_fd()) {
+    handlers_changed_.emplace(executor_, ::fcntl(*changes, F_DUPFD_CLOEXEC, 3));
   }
   make_partitions();
   bool done = false;

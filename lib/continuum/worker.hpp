@@ -18,7 +18,7 @@ namespace continuum {
 
 enum class Printing : std::uint8_t { event, data };
 enum class Ending : std::uint8_t {
-  never,    // waits for more events
+  never,  // waits for more events
   // At the end that each log had when its lease was taken. Workers that share: when all is handled that was
   // there at the start, by whomever, but for what others still have.
   drained,
@@ -39,7 +39,8 @@ struct WorkOptions {
   Sharing sharing = Sharing::pinned;
   std::vector<std::string> types;  // globs: what is printed; none: all
 
-  std::vector<HandlerSpec> handlers;  // none: events are printed
+  std::vector<HandlerSpec> handlers;
+  std::string handlers_directory;  // instead: followed while running. Neither: events are printed
   Dispatch dispatch = Dispatch::sequence;
   std::uint64_t held_events_max = 100'000;  // of each partition: it waits when there is no room for another
   std::vector<std::string> environment;     // NAME=value, for handlers; secrets are taken out of it
@@ -54,10 +55,17 @@ struct WorkOptions {
   std::optional<Milliseconds> time_max;
 
   std::string who;  // this worker for people: HOST:PID
-  // A byte (or an eventfd's count) per request to stop. First: start nothing more, finish what runs, commit,
-  // release. Second: kill handlers. -1: nobody asks.
-  int stop_fd = -1;
+  // A byte per request. 't': stop; the first starts nothing more, finishes what runs, commits and releases,
+  // the second kills handlers. 'h': read the handlers again, and let go of those that are gone. 'u': say what
+  // is going on. -1: nobody asks.
+  int requests_fd = -1;
+  Milliseconds drain_within{30'000};  // of the first request to stop; what runs longer is killed
+  // What a service manager gave us (service_notify.hpp). Empty: there is none.
+  std::string notify_socket;
+  std::optional<Milliseconds> watchdog_every;
   std::function<void(const std::string&)> say;  // for a person; one line each, without a newline
+
+  [[nodiscard]] bool handles() const { return !handlers.empty() || !handlers_directory.empty(); }
 };
 
 struct WorkSummary {

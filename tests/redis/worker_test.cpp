@@ -406,11 +406,11 @@ TEST_CASE("asked to stop, a worker finishes what runs, commits and releases") {
   work.options().ending = Ending::never;
   int ends[2];
   REQUIRE(::pipe(ends) == 0);
-  work.options().stop_fd = ends[0];
+  work.options().requests_fd = ends[0];
   // The handler itself asks, and goes on for a while: it is still finished.
   work.options().environment.push_back("STOP=/proc/" + std::to_string(::getpid()) + "/fd/" +
                                        std::to_string(ends[1]));
-  work.handle("echo . >$STOP; sleep 0.2; echo $CONTINUUM_OFFSET >>$OUT");
+  work.handle("printf t >$STOP; sleep 0.2; echo $CONTINUUM_OFFSET >>$OUT");
   const auto summary = work.run();
   ::close(ends[0]);
   ::close(ends[1]);

@@ -56,6 +56,17 @@ struct Workplace {
                                            std::string_view printed, Printed as, std::string& output)>
       emit;
 
+  // Of a trial: what handlers say is told, and has no consequences. Empty: it has.
+  struct Judged {
+    Partition partition;
+    Offset offset;
+    Verdict verdict;
+    std::string_view why;
+    std::string_view output;
+  };
+  std::function<void(const Judged&)> judge;
+  std::function<void(std::string_view why)> on_down;
+
   void say(const std::string& text) const {
     if (options.say) {
       options.say(text);

@@ -271,6 +271,11 @@ std::string Subscription::named(std::string where) const {
 
 void Subscription::settle(Offset offset, Verdict verdict, std::string_view why, std::string output,
                           std::optional<Milliseconds> pause) {
+  if (site_.place.judge) {
+    site_.place.judge({site_.tenure.partition, offset, verdict, why, output});
+    site_.window.done(lane_, offset);
+    return;
+  }
   if (verdict == Verdict::done) {
     handler_->health.succeeded();
     set_up();
@@ -435,6 +440,9 @@ void Subscription::halt(Offset offset, const Trouble& trouble) {
 // --- down
 
 void Subscription::set_down(std::string_view why) {
+  if (site_.place.on_down) {
+    site_.place.on_down(why);
+  }
   ++downs_;
   down_until_ = Clock::now() + backoff(downs_);
   Doing doing;

@@ -163,6 +163,8 @@ Worker::Worker(redis::Session& session, const Topic& topic, const WorkOptions& o
              {},
              0,
              0,
+             {},
+             {},
              {}},
       shift_{place_, control_, {random_owner(), options.who, options.lease}, Stopping::no, {}, {}, {}},
       say_(executor_),

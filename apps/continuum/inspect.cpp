@@ -2,6 +2,7 @@
 #include "continuum/inspect.hpp"
 
 #include "commands.hpp"
+#include "inspect_views.hpp"
 #include "options.hpp"
 #include "output.hpp"
 #include "selectors.hpp"
@@ -17,13 +18,43 @@
 #include <CLI/CLI.hpp>
 
 namespace continuum::app {
-namespace {
-
-// --- partitions and groups
 
 double seconds_of(Milliseconds time) {
   return std::chrono::duration<double>(time).count();
 }
+
+int report_loss(const std::vector<PartitionView>& views) {
+  std::vector<std::string> losses;
+  for (const PartitionView& view : views) {
+    if (!view.loss.empty()) {
+      losses.push_back(view.loss);
+    }
+    for (const GroupView& group : view.groups) {
+      if (!group.loss.empty()) {
+        losses.push_back(group.loss);
+      }
+    }
+  }
+  if (losses.empty()) {
+    return 0;
+  }
+  std::string text = fmt::format("loss: {}", losses.front());
+  for (std::size_t i = 1; i < losses.size(); ++i) {
+    text += "\ncontinuum: loss: " + losses[i];
+  }
+  throw Error(ErrorKind::loss, text);
+}
+
+std::string require_topic(const std::string& topic) {
+  if (topic.empty()) {
+    fail(ErrorKind::usage, "which topic? give -t TOPIC; `continuum topic ls` shows them");
+  }
+  return topic;
+}
+
+namespace {
+
+// --- partitions and groups
 
 std::string age_text(std::optional<Milliseconds> age) {
   return age ? format_duration(*age) : std::string();
@@ -68,29 +99,6 @@ std::vector<PartitionView> look(redis::Session& session, const std::vector<std::
     }
   }
   return views;
-}
-
-// Says every loss. Returns the exit code.
-int report_loss(const std::vector<PartitionView>& views) {
-  std::vector<std::string> losses;
-  for (const PartitionView& view : views) {
-    if (!view.loss.empty()) {
-      losses.push_back(view.loss);
-    }
-    for (const GroupView& group : view.groups) {
-      if (!group.loss.empty()) {
-        losses.push_back(group.loss);
-      }
-    }
-  }
-  if (losses.empty()) {
-    return 0;
-  }
-  std::string text = fmt::format("loss: {}", losses.front());
-  for (std::size_t i = 1; i < losses.size(); ++i) {
-    text += "\ncontinuum: loss: " + losses[i];
-  }
-  throw Error(ErrorKind::loss, text);
 }
 
 std::string group_json(const GroupView& group) {
@@ -361,14 +369,6 @@ int events(const Context& context, const EventOptions& options) {
   }
 }
 
-// `-t` is an option of the command that these belong to: it may stand before or behind them.
-std::string require_topic(const std::string& topic) {
-  if (topic.empty()) {
-    fail(ErrorKind::usage, "which topic? give -t TOPIC; `continuum topic ls` shows them");
-  }
-  return topic;
-}
-
 void add_events(CLI::App& command, Context& context, const std::shared_ptr<std::string>& topic) {
   const auto options = std::make_shared<EventOptions>();
   command.footer("-t TOPIC is required.");
@@ -398,6 +398,7 @@ void add_inspect(CLI::App& command, Context& context) {
   auto& groups_command = add_subcommand(command, "groups", "where each group stands on each partition");
   groups_command.footer("-t TOPIC is required.");
   run_with(groups_command, context, [&context, topic] { return groups(context, require_topic(*topic)); });
+  add_inspect_workers(command, context, topic);
   // The callback of a command runs after that of its subcommand, and must not take its place.
   command.callback([&command, &context, topic] {
     if (command.get_subcommands().empty()) {

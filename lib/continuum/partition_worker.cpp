@@ -55,6 +55,7 @@ asio::awaitable<void> PartitionWorker::run() {
       }
       if (shared()) {
         finishing_ = false;  // it may come back: only the worker as a whole comes to an end
+        shift_.on_ended();
       }
     }
   }

@@ -27,7 +27,7 @@ struct Shift {
   LeaseHolder me;
   Stopping stopping = Stopping::no;
   std::function<void()> renew_soon;  // somebody's state changed
-  std::function<void()> on_ended;    // a partition halted
+  std::function<void()> on_ended;    // a partition halted, or a shared one was left
   // For a person: what happens to many partitions at once is said once.
   std::function<void(const std::string& what, Partition partition)> tell;
 };

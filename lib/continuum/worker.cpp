@@ -251,8 +251,17 @@ asio::awaitable<void> Worker::hurry() {
   }
 }
 
-// When every partition is halted, waiting on does not help.
 void Worker::look_for_end() {
+  if (sharing_) {
+    sharing_->notify();
+  }
+  if (place_.budget.spent()) {
+    // Those that wait for an event need not wait any more.
+    for (const auto& partition : partitions_) {
+      partition->notify();
+    }
+  }
+  // When every partition is halted, waiting on does not help.
   const auto halted = static_cast<std::size_t>(
       std::count_if(partitions_.begin(), partitions_.end(), [](const auto& p) { return p->halted(); }));
   if (halted >= partitions_open_) {
@@ -438,9 +447,6 @@ asio::awaitable<void> Worker::work() {
   while (partitions_open_ > 0) {
     co_await ended_.wait();
     look_for_end();
-    if (sharing_) {
-      sharing_->notify();
-    }
   }
   closing_ = true;
   for (const auto& reader : readers_) {

@@ -8,11 +8,6 @@ namespace continuum {
 
 namespace {
 
-// Those that the next commit takes away. The server still has them.
-bool takes_away(const LetterStep& step) {
-  return step.what == LetterStep::What::done || step.what == LetterStep::What::discard;
-}
-
 std::uint64_t without(std::uint64_t count, std::uint64_t taken) {
   return count - std::min(count, taken);
 }
@@ -23,14 +18,10 @@ std::uint64_t without(std::uint64_t count, std::uint64_t taken) {
 
 void HeldEvents::learn(const HeldKeys& stored) {
   std::map<HandlerKey, std::uint64_t> taken;
-  std::uint64_t all_taken = 0;
   for (const LetterStep& step : steps_) {
-    if (takes_away(step)) {
-      ++taken[step.whose];
-      ++all_taken;
-    }
+    taken[step.whose] += taken_.contains(step.id) && step.what != LetterStep::What::failed ? 1U : 0U;
   }
-  letters_ = without(stored.letters, all_taken);
+  letters_ = without(stored.letters, taken_.size());
   for (const HeldKey& stored_key : stored.keys) {
     if (stored_key.held == HeldKey::Held::no && !stored_key.request && !keys_.contains(stored_key.whose)) {
       continue;  // only skipped events: its key goes on
@@ -52,7 +43,7 @@ void HeldEvents::learn(const HeldKeys& stored) {
 void HeldEvents::start(Key& key, const LetterRequest& request) {
   auto& [whose, held] = key;
   // What is running goes on to its end.
-  while (held.queue.size() > (held.running ? 1 : 0)) {
+  while (held.queue.size() > (held.running ? 1U : 0U)) {
     loaded_bytes_ -= held.queue.back().event.size();
     --loaded_;
     held.queue.pop_back();
@@ -91,6 +82,8 @@ void HeldEvents::list(Key& key) {
     held.listed = Held::Listed::wanting;
     held.listed_after = held.read_up_to;
     wanting_.emplace(held.read_up_to, &key);
+    held.in_reading = !reading_ || held.read_up_to >= *reading_;
+    in_reading_ += held.in_reading ? 1U : 0U;
   } else if (held.parked == 0) {
     // Events of the key that are parked and not stored would be left behind: the release goes on with those.
     held.listed = Held::Listed::over;
@@ -113,6 +106,7 @@ void HeldEvents::unlist(Key& key) {
     }
     case Held::Listed::wanting:
       wanting_.erase({held.listed_after, &key});
+      in_reading_ -= std::exchange(held.in_reading, false) ? 1U : 0U;
       break;
     case Held::Listed::over:
       over_.erase(&key);
@@ -150,8 +144,14 @@ void HeldEvents::park(DeadLetter letter) {
 
 // --- letters that are released
 
-std::optional<EntryId> HeldEvents::wants_letters_after() const {
-  return wanting_.empty() ? std::nullopt : std::optional(wanting_.begin()->first);
+std::optional<EntryId> HeldEvents::wants_letters_after() {
+  if (wanting_.empty()) {
+    return std::nullopt;
+  }
+  if (!reading_) {
+    reading_ = wanting_.begin()->first;
+  }
+  return reading_;
 }
 
 void HeldEvents::load(Held& held, DeadLetter letter) {
@@ -167,52 +167,65 @@ void HeldEvents::unload_front(Held& held) {
   held.queue.pop_front();
 }
 
-void HeldEvents::give(std::vector<DeadLetter> letters, EntryId after, EntryId read_up_to, More more) {
-  std::set<EntryId> gone;  // read although the next commit takes them away
-  for (const LetterStep& step : steps_) {
-    if (takes_away(step)) {
-      gone.insert(step.id);
-    }
-  }
-  // One that was read up to somewhere before these would miss what lies between.
-  const auto takes = [&](const Held& held) {
-    return held.state == Held::State::releasing && held.read_up_to >= after;
-  };
-  std::set<Key*> passed_over;  // what comes later of a key must not be taken before
-  std::set<Key*> changed;
+void HeldEvents::give(std::vector<DeadLetter> letters, EntryId read_up_to, More more) {
+  enum class Passed : std::uint8_t { nothing, some };
+  std::map<Key*, Passed> takers;
   for (DeadLetter& letter : letters) {
     const auto found = keys_.find(letter.whose);
-    if (found == keys_.end() || !takes(found->second) || passed_over.contains(&*found) ||
-        letter.id <= found->second.read_up_to || gone.contains(letter.id)) {
+    if (found == keys_.end() || taken_.contains(letter.id)) {
       continue;
     }
-    changed.insert(&*found);
     Held& held = found->second;
-    if ((loaded_ >= loaded_max || loaded_bytes_ >= loaded_bytes_max) && !held.queue.empty()) {
-      passed_over.insert(&*found);
+    const auto taker = takers.find(&*found);
+    const bool first = taker == takers.end();
+    if (letter.id <= held.read_up_to || (first && !held.in_reading)) {
       continue;
     }
-    load(held, std::move(letter));
+    if (!first && (loaded_ >= loaded_max || loaded_bytes_ >= loaded_bytes_max)) {
+      taker->second = Passed::some;
+    }
+    if (first || taker->second == Passed::nothing) {  // what comes later of a key must not be taken before
+      takers.try_emplace(&*found, Passed::nothing);
+      load(held, std::move(letter));
+    }
   }
-  for (Key* const key : releasing_) {
+  if (more == More::no) {
+    for (const auto& [read, key] : wanting_) {
+      if (key->second.in_reading) {
+        takers.try_emplace(key, Passed::nothing);
+      }
+    }
+  }
+  reading_.reset();
+  if (more == More::yes) {
+    reading_ = read_up_to;
+  }
+  for (const auto& [key, passed] : takers) {
     Held& held = key->second;
-    if (!takes(held) || passed_over.contains(key)) {
-      continue;
+    if (passed == Passed::nothing) {
+      held.read_up_to = std::max(held.read_up_to, read_up_to);
+      if (more == More::no) {
+        // Somebody may have removed letters by hand.
+        const std::uint64_t there = held.queue.size() + held.tried;
+        letters_ = without(letters_, without(held.letters, there));
+        held.letters = there;
+      }
     }
-    held.read_up_to = std::max(held.read_up_to, read_up_to);
-    const std::uint64_t there = held.queue.size() + held.tried;
-    if (more == More::no && held.letters != there) {
-      // Somebody has removed letters by hand.
-      letters_ = without(letters_, without(held.letters, there));
-      held.letters = there;
-      changed.insert(key);
-    }
-    if (held.listed == Held::Listed::wanting) {
-      changed.insert(key);
-    }
-  }
-  for (Key* const key : changed) {
     settle(*key);
+  }
+  begin_reading();
+}
+
+// A reading goes through the letters once, for all keys that want some when it begins. Those that want some
+// when it has come further than they have wait for the next one.
+void HeldEvents::begin_reading() {
+  if (reading_ && in_reading_ > 0) {
+    return;
+  }
+  reading_.reset();
+  for (const auto& [after, key] : wanting_) {
+    in_reading_ += key->second.in_reading ? 0U : 1U;
+    key->second.in_reading = true;
   }
 }
 
@@ -304,6 +317,7 @@ void HeldEvents::failed(const HandlerKey& whose, const HeldKey::Failure& failure
 void HeldEvents::take_away(Key& key, LetterStep::What what) {
   Held& held = key.second;
   steps_.push_back({what, held.queue.front().id, key.first, {}});
+  taken_.insert(held.queue.front().id);
   unload_front(held);
   held.letters = without(held.letters, 1);
   letters_ = without(letters_, 1);
@@ -376,6 +390,7 @@ void HeldEvents::collect(Commit& commit) {
   }
   parked_letters_.erase(parked_letters_.begin(), end);
   commit.steps = std::exchange(steps_, {});
+  taken_.clear();
   for (Key* const key : std::exchange(over_, {})) {
     Held& held = key->second;
     held.listed = Held::Listed::nowhere;

@@ -55,10 +55,11 @@ class HeldEvents {
 
   // Letters are wanted that lie behind this entry: read some, in their order, and give them. nullopt: none
   // are wanted.
-  [[nodiscard]] std::optional<EntryId> wants_letters_after() const;
+  [[nodiscard]] std::optional<EntryId> wants_letters_after();
   enum class More : std::uint8_t { yes, no };  // in the stream behind these
-  // All that lie behind `after`, up to `read_up_to`. To be read while no commit is on its way.
-  void give(std::vector<DeadLetter> letters, EntryId after, EntryId read_up_to, More more);
+  // All that lie behind what wants_letters_after() said, up to `read_up_to`. To be read while no commit is on
+  // its way.
+  void give(std::vector<DeadLetter> letters, EntryId read_up_to, More more);
 
   // The next letter of this handler that may be handled; nullptr: none now. It is running from now on. Valid
   // until it is handled or failed.
@@ -106,6 +107,7 @@ class HeldEvents {
     enum class Listed : std::uint8_t { nowhere, ready, wanting, over } listed = Listed::nowhere;
     Clock::time_point listed_due;
     EntryId listed_after;
+    bool in_reading = false;  // when wanting
   };
   using Keys = std::map<HandlerKey, Held>;
   using Key = Keys::value_type;  // stays where it is
@@ -124,6 +126,7 @@ class HeldEvents {
   void forget(Key& key);
   void take_away(Key& key, LetterStep::What what);
   [[nodiscard]] Key& running(const HandlerKey& whose);
+  void begin_reading();
 
   std::uint64_t letters_max_;
   Keys keys_;
@@ -138,6 +141,9 @@ class HeldEvents {
   std::size_t parked_bytes_ = 0;
   std::map<Offset, std::vector<DeadLetter>> parked_letters_;  // by their event
   std::vector<LetterStep> steps_;
+  std::set<EntryId> taken_;         // by them; the server still has these letters
+  std::optional<EntryId> reading_;  // how far it has come
+  std::size_t in_reading_ = 0;      // keys that it is for
   std::size_t loaded_ = 0;
   std::size_t loaded_bytes_ = 0;
   std::size_t running_ = 0;

@@ -672,7 +672,7 @@ asio::awaitable<void> PartitionWorker::read_letters(EntryId after) {
   }
   const auto more = letters.size() < letters_at_once ? HeldEvents::More::no : HeldEvents::More::yes;
   const EntryId read_up_to = letters.empty() ? after : letters.back().id;
-  sink_->held()->give(std::move(letters), after, read_up_to, more);
+  sink_->held()->give(std::move(letters), read_up_to, more);
 }
 
 // --- loss

@@ -38,7 +38,7 @@ for _ = 1, steps do
     -- One that somebody has removed by hand does not count twice.
     if redis.call('XDEL', KEYS[3], id) == 1 then
       redis.call('HINCRBY', KEYS[4], 'total', -1)
-      redis.call('HDEL', KEYS[4], 'x/' .. whose)
+      if what == 'discard' then redis.call('HDEL', KEYS[4], 'x/' .. whose) end
       if redis.call('HINCRBY', KEYS[4], 'n/' .. whose, -1) <= 0 then redis.call('HDEL', KEYS[4], 'n/' .. whose) end
     end
   elseif what == 'failed' then

@@ -33,6 +33,7 @@ asio::awaitable<void> PartitionWorker::cross_barrier() {
   if (co_await commit_now({expected_, entry.id})) {
     queue_->take();
     make_sink(committed_);
+    co_await learn_held();
   }
 }
 

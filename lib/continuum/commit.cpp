@@ -49,7 +49,9 @@ void request_commit(redis::Request& request, const GroupKeys& keys, Fence fence,
     arguments.emplace_back(step_names.at(static_cast<std::size_t>(step.what)));
     text(step.id.text());
     text(step.whose.text());
-    text(step.what == LetterStep::What::failed ? step.failure.text() : std::string());
+    text(step.what == LetterStep::What::failed ? step.failure.text()
+         : step.what == LetterStep::What::free ? fmt::to_string(step.left)
+                                               : std::string());
   }
   for (const std::string& output : commit.outputs) {
     arguments.emplace_back(output);

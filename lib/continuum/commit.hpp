@@ -24,6 +24,7 @@ struct LetterStep {
   EntryId id;  // of the letter; of no meaning for free and answered
   HandlerKey whose;
   HeldKey::Failure failure;
+  std::uint64_t left = 0;  // free: letters of the key that stay without holding it
 };
 
 struct Commit {

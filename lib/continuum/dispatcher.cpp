@@ -21,7 +21,6 @@ namespace {
 constexpr std::size_t decode_here_bytes_max = 8 << 10;
 constexpr std::size_t decoding_bytes_max = 512 << 10;
 constexpr std::size_t uncommitted_bytes_max = std::size_t{16} << 20;  // of letters and outputs
-constexpr std::size_t commit_soon_bytes = std::size_t{1} << 20;       // likewise
 
 class Dispatcher final : public Sink, public std::enable_shared_from_this<Dispatcher> {
  public:
@@ -44,6 +43,7 @@ class Dispatcher final : public Sink, public std::enable_shared_from_this<Dispat
   void committed() override { site_.held.committed(); }
   [[nodiscard]] bool wants_commit() const override;
   [[nodiscard]] HeldEvents* held() override { return &site_.held; }
+  [[nodiscard]] bool releasing() const override;
   void set_handlers(const HandlerSet& handlers) override;
   [[nodiscard]] std::uint32_t busy_permille() override;
 
@@ -256,6 +256,13 @@ void Dispatcher::collect(Commit& commit) {
   for (std::string& text : std::exchange(site_.released_outputs, {})) {
     commit.outputs.push_back(std::move(text));
   }
+}
+
+bool Dispatcher::releasing() const {
+  return site_.held.discarding() ||
+         std::any_of(subscriptions_.begin(), subscriptions_.end(), [&](const auto& subscription) {
+           return site_.held.releasing(subscription->spec().name);
+         });
 }
 
 bool Dispatcher::wants_commit() const {

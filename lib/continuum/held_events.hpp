@@ -25,6 +25,10 @@ class HeldEvents {
  public:
   using Clock = std::chrono::steady_clock;
 
+  // Of letters that are released, beside one of each key.
+  static constexpr std::size_t loaded_max = 1'000;
+  static constexpr std::size_t loaded_bytes_max = std::size_t{16} << 20;
+
   explicit HeldEvents(std::uint64_t letters_max) : letters_max_(letters_max) {}
 
   // What the server has. To be called while no commit is on its way.
@@ -51,14 +55,25 @@ class HeldEvents {
 
   // Letters are wanted that lie behind this entry: read some, in their order, and give them. nullopt: none
   // are wanted.
-  [[nodiscard]] std::optional<EntryId> wants_letters_after() const;
+  [[nodiscard]] std::optional<EntryId> wants_letters_after();
   enum class More : std::uint8_t { yes, no };  // in the stream behind these
+  // All that lie behind what wants_letters_after() said, up to `read_up_to`. To be read while no commit is on
+  // its way.
   void give(std::vector<DeadLetter> letters, EntryId read_up_to, More more);
 
   // The next letter of this handler that may be handled; nullptr: none now. It is running from now on. Valid
   // until it is handled or failed.
   [[nodiscard]] const DeadLetter* take(std::string_view handler, Clock::time_point now);
-  [[nodiscard]] std::optional<Clock::time_point> next_due(std::string_view handler) const;
+  [[nodiscard]] bool has_ready(std::string_view handler, Clock::time_point now) const;
+  // When the next one may be handled that may not be yet `now`.
+  [[nodiscard]] std::optional<Clock::time_point> next_due(std::string_view handler,
+                                                          Clock::time_point now) const;
+  // Something of this handler is still to be handled again, or taken away.
+  [[nodiscard]] bool releasing(std::string_view handler) const;
+  // Likewise taken away, of any handler.
+  [[nodiscard]] bool discarding() const;
+  // The letter is the next one of its key, or running.
+  [[nodiscard]] bool is_next(const HandlerKey& whose, Offset offset) const;
   void handled(const HandlerKey& whose);
   void retry(const HandlerKey& whose, Clock::time_point due);  // the same letter again
   // In vain: the key is held again, or (skip) its next letter follows.
@@ -87,26 +102,50 @@ class HeldEvents {
     EntryId read_up_to;            // letters of the key up to here are loaded or done
     std::deque<DeadLetter> queue;  // loaded, in order
     Clock::time_point due = Clock::time_point::min();
+
+    // Where it is listed.
+    enum class Listed : std::uint8_t { nowhere, ready, wanting, over } listed = Listed::nowhere;
+    Clock::time_point listed_due;
+    EntryId listed_after;
+    bool in_reading = false;  // when wanting
   };
   using Keys = std::map<HandlerKey, Held>;
+  using Key = Keys::value_type;  // stays where it is
 
-  void start(const HandlerKey& whose, Held& held, const LetterRequest& request);
+  // Puts it into the list that it belongs to now. After every change.
+  void list(Key& key);
+  void unlist(Key& key);
+  void start(Key& key, const LetterRequest& request);
+  void load(Held& held, DeadLetter letter);
+  void unload_front(Held& held);
+  // Nothing is left to be done for this release.
   [[nodiscard]] static bool over(const Held& held);
-  void discard_loaded(const HandlerKey& whose, Held& held);
-  void stop(const HandlerKey& whose, Held& held);
-  void forget(const HandlerKey& whose);
-  void take_away(const HandlerKey& whose, Held& held, LetterStep::What what);
+  void settle(Key& key);
+  void discard_loaded(Key& key);
+  void stop(Key& key);
+  void forget(Key& key);
+  void take_away(Key& key, LetterStep::What what);
+  [[nodiscard]] Key& running(const HandlerKey& whose);
+  void begin_reading();
 
   std::uint64_t letters_max_;
   Keys keys_;
   std::map<std::string, std::uint64_t, std::less<>> handlers_;  // how many keys of each are in keys_
-  std::set<HandlerKey> releasing_;                              // and freeing
-  std::uint64_t letters_ = 0;                                   // stored, of all keys
+  std::set<Key*> releasing_;                                    // and freeing
+  // Of those that are releasing, by what they wait for.
+  std::map<std::string, std::set<std::pair<Clock::time_point, Key*>>, std::less<>> ready_;  // by handler
+  std::set<std::pair<EntryId, Key*>> wanting_;                                              // more letters
+  std::set<Key*> over_;                                                                     // the next commit
+  std::uint64_t letters_ = 0;  // stored, of all keys
   std::uint64_t parked_ = 0;
   std::size_t parked_bytes_ = 0;
   std::map<Offset, std::vector<DeadLetter>> parked_letters_;  // by their event
   std::vector<LetterStep> steps_;
+  std::set<EntryId> taken_;         // by them; the server still has these letters
+  std::optional<EntryId> reading_;  // how far it has come
+  std::size_t in_reading_ = 0;      // keys that it is for
   std::size_t loaded_ = 0;
+  std::size_t loaded_bytes_ = 0;
   std::size_t running_ = 0;
 };
 

@@ -17,6 +17,8 @@ constexpr Milliseconds commit_every{50};
 constexpr std::uint64_t commit_events = 10'000;
 constexpr std::uint32_t stuck_renewals_max = 2;
 constexpr std::size_t letters_at_once = 100;  // read of the dead letters
+constexpr Milliseconds full_retry_min{50};
+constexpr Milliseconds full_retry_max{1'000};
 
 // What our clock and the server's may disagree on, and what stopping handlers takes.
 Milliseconds margin_of(Milliseconds ttl) {
@@ -40,7 +42,8 @@ PartitionWorker::PartitionWorker(Shift& shift, LogReader& reader, Partition part
       wake_(shift.place.executor),
       keys_(place_.topic.name, partition, place_.options.group),
       where_(place(place_.topic.name, partition)),
-      wanted_(!shared()) {
+      wanted_(!shared()),
+      full_(shift.place.executor) {
   tenure_.partition = partition;
 }
 
@@ -101,6 +104,7 @@ asio::awaitable<std::optional<Acquired>> PartitionWorker::acquire() {
       const bool fenced = lapsed && *lapsed != acquired->fence;
       tenure_.fence = acquired->fence;
       tenure_.passed = acquired->passed;
+      tenure_.lapsed = false;
       extend(sent);
       if (std::exchange(told_held_, false)) {
         shift_.tell(fmt::format("took over for group {}", place_.options.group), tenure_.partition);
@@ -165,6 +169,9 @@ asio::awaitable<void> PartitionWorker::hold(const Acquired& acquired) {
   told_ = Doing();
   requests_ = 0;
   look_at_held_ = false;
+  paused_.clear();
+  commit_failed_ = false;
+  abandoned_ = false;
   holding_ = true;
   std::exception_ptr error;
   try {
@@ -197,6 +204,10 @@ asio::awaitable<void> PartitionWorker::hold(const Acquired& acquired) {
   while (committing_) {
     co_await wake_.wait();
   }
+  if (commit_error_) {
+    error = error ? error : commit_error_;
+    commit_error_ = nullptr;
+  }
   sink_.reset();
   holding_ = false;
   if (error) {
@@ -209,17 +220,27 @@ asio::awaitable<void> PartitionWorker::leave(bool failed) {
   while (committing_) {
     co_await wake_.wait();
   }
-  if (commit_error_) {
-    std::rethrow_exception(std::exchange(commit_error_, nullptr));
+  // One that is not known to have been taken may have had dead letters: nothing is committed behind it.
+  if (commit_failed_ && !abandoned_) {
+    co_return;
   }
   if (!ours()) {
     tell_lost();
     co_return;
   }
-  if (sink_ && (!same(sink_->finished(), committed_) || sink_->wants_commit()) &&
-      !co_await commit_now(sink_->finished())) {
-    tell_lost();
-    co_return;
+  std::exception_ptr refused;
+  if (!commit_failed_ && sink_ && (!same(sink_->finished(), committed_) || sink_->wants_commit())) {
+    try {
+      if (!co_await commit_now(sink_->finished())) {
+        tell_lost();
+        co_return;
+      }
+    } catch (...) {
+      refused = std::current_exception();
+    }
+    if (refused && !abandoned_) {
+      std::rethrow_exception(refused);
+    }
   }
   redis::Request request;
   if (failed || !halted_) {
@@ -230,6 +251,9 @@ asio::awaitable<void> PartitionWorker::leave(bool failed) {
     request_release(request, keys_.group, tenure_.fence);
   }
   co_await shift_.control.call(std::move(request));
+  if (refused) {
+    std::rethrow_exception(refused);
+  }
 }
 
 void PartitionWorker::tell_lost() {
@@ -265,11 +289,9 @@ std::optional<Fence> PartitionWorker::add_renewal(redis::Request& request) {
   if (!holding_ || !ours()) {
     return std::nullopt;
   }
-  Doing doing = sink_ ? sink_->doing() : Doing();
+  Doing doing = this->doing();
   if (sink_) {
     doing.busy_permille = sink_->busy_permille();
-  } else {
-    doing.at = committed_.offset;
   }
   request_renew(request, keys_.group, keys_.meta, tenure_.fence, place_.topic.log_id, doing);
   told_ = std::move(doing);
@@ -283,7 +305,7 @@ void PartitionWorker::renewed(Fence fence, BootClock::time_point sent, const Ren
   }
   if (renewed.kept != Kept::ok) {
     lost_ = renewed.kept;
-    wake_.notify();
+    notify();
     return;
   }
   extend(sent);
@@ -291,9 +313,8 @@ void PartitionWorker::renewed(Fence fence, BootClock::time_point sent, const Ren
     look_at_held_ = true;
     wake_.notify();
   }
-  if (sink_) {
-    sink_->pause(renewed.paused);
-  }
+  paused_ = renewed.paused;
+  pause_sink();
   log_end_ = renewed.next;
   if (!queue_ || !asked_at_) {
     return;
@@ -330,15 +351,41 @@ asio::awaitable<bool> PartitionWorker::learn_end() {
 // --- events
 
 void PartitionWorker::make_sink(const Cursor& start) {
-  sink_ = place_.handlers.empty() ? make_printer(place_, tenure_, start, wake_)
-                                  : make_dispatcher(place_, tenure_, start, wake_);
+  sink_ = place_.options.handles() ? make_dispatcher(place_, tenure_, start, wake_)
+                                   : make_printer(place_, tenure_, start, wake_);
+  pause_sink();
+}
+
+// What is done while nothing can be committed would be done again after a crash: it is not begun.
+void PartitionWorker::pause_sink() {
+  if (sink_) {
+    sink_->pause(paused_.empty() ? refused_ : paused_);
+  }
+}
+
+Doing PartitionWorker::doing() const {
+  Doing doing;
+  if (sink_) {
+    doing = sink_->doing();
+  } else {
+    doing.at = committed_.offset;
+  }
+  if (!refused_.empty()) {
+    doing.state = "refused";
+    doing.handler.clear();
+    doing.at = committed_.offset;
+    doing.since = refused_since_;
+    doing.attempt = 0;
+    doing.error = refused_;
+  }
+  return doing;
 }
 
 std::string PartitionWorker::state_for_people() const {
   if (!holding_ || !sink_) {
     return fmt::format("{}: not held by this worker", where_);
   }
-  const Doing doing = sink_->doing();
+  const Doing doing = this->doing();
   std::string text = fmt::format("{}: {}, at offset {} of {}, committed {}", where_, doing.state, doing.at,
                                  std::max(log_end_, expected_), committed_.offset);
   if (!doing.handler.empty() && doing.handler != command_line_handler) {
@@ -388,6 +435,7 @@ asio::awaitable<void> PartitionWorker::work() {
       if (const auto after = held->wants_letters_after()) {
         co_await read_letters(*after);
         sink_->pump();
+        wake_.notify();  // there may be more
       }
     }
     if (!ours()) {
@@ -405,7 +453,8 @@ asio::awaitable<void> PartitionWorker::work() {
       co_return;
     }
     const FetchedEntry* const front = queue_->front();
-    if (front != nullptr && front->entry.barrier && !finishing_ && sink_->empty() && all_committed()) {
+    if (front != nullptr && front->entry.barrier && !finishing_ && sink_->empty() && !sink_->running() &&
+        all_committed()) {
       co_await cross_barrier();
       continue;
     }
@@ -441,7 +490,8 @@ bool PartitionWorker::feed() {
 
 // True when the story of this tenure is over and all of it is committed.
 bool PartitionWorker::ended() {
-  const bool drained = place_.options.ending == Ending::drained && sink_->finished().offset >= *end_;
+  const bool drained =
+      place_.options.ending == Ending::drained && sink_->finished().offset >= *end_ && !sink_->releasing();
   const bool spent = place_.budget.spent() && sink_->settled();
   if (!staying() || drained || spent) {
     sink_->finish();
@@ -452,7 +502,7 @@ bool PartitionWorker::ended() {
 
 // A change for the worse is told at once; what is told regularly is always fresh enough otherwise.
 void PartitionWorker::tell_state() {
-  const Doing doing = sink_->doing();
+  const Doing doing = this->doing();
   if (doing.state != told_.state || doing.error != told_.error) {
     told_.state = doing.state;
     told_.error = doing.error;
@@ -516,27 +566,78 @@ void PartitionWorker::start_commit() {
 // Never throws. hold() waits for its end.
 asio::awaitable<void> PartitionWorker::commit(Commit what) {
   committed_at_ = Clock::now();
-  const auto sent = BootClock::now();
-  redis::Request request;
-  request_commit(request, keys_, tenure_.fence, number_ + 1, what, place_.options.group);
   try {
-    const redis::Replies replies = co_await shift_.control.call(std::move(request));
-    const Kept kept = parse_commit(replies[0]);
+    const std::optional<Kept> kept = co_await send_commit(what);
     if (kept == Kept::ok) {
       ++number_;
       committed_ = what.cursor;
       if (sink_) {
         sink_->committed();
       }
-      extend(sent);
-    } else {
+    } else if (kept) {
       lost_ = kept;
     }
   } catch (...) {
     commit_error_ = std::current_exception();
+    commit_failed_ = true;
+  }
+  if (!std::exchange(refused_, {}).empty()) {
+    pause_sink();
   }
   committing_ = false;
   wake_.notify();
+}
+
+// Sends it until the server takes or refuses it. One that is full takes it later; meanwhile the lease is
+// kept, which needs no memory. nullopt: it is over nevertheless.
+asio::awaitable<std::optional<Kept>> PartitionWorker::send_commit(const Commit& what) {
+  const auto since = Clock::now();
+  for (std::uint32_t refusals = 0;; ++refusals) {
+    redis::Request request;
+    request_commit(request, keys_, tenure_.fence, number_ + 1, what, place_.options.group);
+    request.keep_full();
+    const auto sent = BootClock::now();
+    const redis::Replies replies = co_await shift_.control.call(std::move(request));
+    if (!replies[0].is_error()) {
+      const Kept kept = parse_commit(replies[0]);
+      if (kept == Kept::ok) {
+        extend(sent);
+      }
+      if (!refused_.empty() && kept == Kept::ok) {
+        shift_.tell(fmt::format("the server takes what group {} writes again", place_.options.group),
+                    tenure_.partition);
+      }
+      co_return kept;
+    }
+    if (refused_.empty()) {
+      refused_ =
+          "the server is full (maxmemory), so that failed events cannot be set aside; raise it, or trim";
+      refused_since_ = std::chrono::time_point_cast<Milliseconds>(std::chrono::system_clock::now());
+      shift_.tell(fmt::format("{}. Group {} waits", refused_, place_.options.group), tenure_.partition);
+      pause_sink();
+      wake_.notify();
+    }
+    co_await wait_for_memory(since, refusals);
+    if (!ours()) {
+      co_return std::nullopt;
+    }
+  }
+}
+
+asio::awaitable<void> PartitionWorker::wait_for_memory(Clock::time_point since, std::uint32_t refusals) {
+  const auto until =
+      Clock::now() + std::min(full_retry_max, full_retry_min * (std::int64_t{1} << std::min(refusals, 10U)));
+  while (Clock::now() < until) {
+    if (shift_.stopping == Stopping::now || Clock::now() - since >= shift_.control.retry_for()) {
+      abandoned_ = true;
+      fail(ErrorKind::server, "{}: {}. What group {} has not committed is handled again", where_, refused_,
+           place_.options.group);
+    }
+    if (!ours()) {
+      co_return;
+    }
+    co_await full_.wait(until);
+  }
 }
 
 asio::awaitable<bool> PartitionWorker::commit_now(Cursor cursor) {
@@ -545,7 +646,7 @@ asio::awaitable<bool> PartitionWorker::commit_now(Cursor cursor) {
   if (commit_error_) {
     std::rethrow_exception(std::exchange(commit_error_, nullptr));
   }
-  co_return !lost_;
+  co_return same(committed_, cursor);
 }
 
 // --- held keys

@@ -39,7 +39,10 @@ class PartitionWorker {
   // Until there is nothing left to do here, or the shift is stopping. Throws Error.
   asio::awaitable<void> run();
   // Looks again at the shift.
-  void notify() { wake_.notify(); }
+  void notify() {
+    wake_.notify();
+    full_.notify();
+  }
   // The handlers of the workplace have changed.
   void handlers_changed();
   [[nodiscard]] std::string state_for_people() const;
@@ -86,6 +89,8 @@ class PartitionWorker {
   // --- events
   asio::awaitable<void> work();
   void make_sink(const Cursor& start);
+  [[nodiscard]] Doing doing() const;
+  void pause_sink();
   bool feed();
   [[nodiscard]] bool ended();
   void tell_state();
@@ -98,6 +103,8 @@ class PartitionWorker {
   [[nodiscard]] Commit gather_commit(const Cursor& cursor);
   void start_commit();
   asio::awaitable<void> commit(Commit what);
+  asio::awaitable<std::optional<Kept>> send_commit(const Commit& what);
+  asio::awaitable<void> wait_for_memory(Clock::time_point since, std::uint32_t refusals);
   asio::awaitable<bool> commit_now(Cursor cursor);  // false: not ours any more
 
   // --- held keys
@@ -149,6 +156,12 @@ class PartitionWorker {
   Clock::time_point committed_at_;
   bool committing_ = false;
   std::exception_ptr commit_error_;
+  std::string refused_;  // why the server does not take the commit; empty: it does
+  SystemTime refused_since_{};
+  Wake full_;                   // for the commit that waits
+  bool commit_failed_ = false;  // what it said must not be left out by a later one
+  bool abandoned_ = false;      // it was refused for too long
+  std::string paused_;          // by an operator
 
   // A log that has more than comes out of it is a log that lost something.
   std::optional<Offset> asked_at_;  // expected_ when the last renewal was sent

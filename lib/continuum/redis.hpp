@@ -84,6 +84,12 @@ class Request {
     keep_errors_ = true;
     return *this;
   }
+  // That the server is full is an answer for the caller (an error reply that begins with OOM), and not a
+  // reason to try again until it is not: others that need no memory must not wait behind this one.
+  Request& keep_full() {
+    keep_full_ = true;
+    return *this;
+  }
   // The server may hold the answer back this long on purpose (BLOCK, WAIT).
   Request& may_block(Milliseconds d) {
     block_ = d;
@@ -94,6 +100,7 @@ class Request {
   [[nodiscard]] std::size_t replies() const { return replies_; }
   [[nodiscard]] bool empty() const { return replies_ == 0; }
   [[nodiscard]] bool keeps_errors() const { return keep_errors_; }
+  [[nodiscard]] bool keeps_full() const { return keep_full_; }
   [[nodiscard]] Milliseconds block() const { return block_; }
 
  private:
@@ -111,6 +118,7 @@ class Request {
   std::string bytes_;
   std::size_t replies_ = 0;
   bool keep_errors_ = false;
+  bool keep_full_ = false;
   Milliseconds block_{0};
 };
 

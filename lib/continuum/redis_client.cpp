@@ -424,7 +424,8 @@ struct Client::Impl : std::enable_shared_from_this<Client::Impl> {
     const auto ticket = queue.front();
     ticket->replies.push(raw);
     const Reply reply = ticket->replies[ticket->replies.size() - 1];
-    if (reply.is_error()) {
+    const bool kept = reply.is_error() && ticket->request.keeps_full() && is_full(reply.text());
+    if (reply.is_error() && !kept) {
       if (const auto trouble = trouble_of(reply.text())) {
         throw Lost{*trouble, explain(reply.text(), address)};
       }
@@ -522,6 +523,9 @@ const ServerFacts& Client::facts() const {
 }
 const Address& Client::address() const {
   return impl_->address;
+}
+Milliseconds Client::retry_for() const {
+  return impl_->options.retry_for;
 }
 std::uint64_t Client::connections() const {
   return impl_->connections;

@@ -29,6 +29,8 @@ class Client {
   asio::awaitable<void> ready();
   // Queues the request at once (so that calls keep their order) and waits for its answers.
   asio::awaitable<Replies> call(Request request);
+  // How long a request is sent again before it fails.
+  [[nodiscard]] Milliseconds retry_for() const;
   // Fails all that waits with Error{interrupted} and closes the connection.
   void close();
 

@@ -49,6 +49,10 @@ std::optional<Trouble> trouble_of(std::string_view error) {
   return std::nullopt;
 }
 
+bool is_full(std::string_view error) {
+  return error.starts_with("OOM ");
+}
+
 Error explain(std::string_view error, const Address& address) {
   const auto code = error.substr(0, error.find(' '));
   const auto at = address.text();

@@ -25,6 +25,9 @@ struct Lost {
 // By the first word of an error answer. nullopt: it is an answer for the caller.
 [[nodiscard]] std::optional<Trouble> trouble_of(std::string_view error);
 
+// The server takes nothing that needs memory.
+[[nodiscard]] bool is_full(std::string_view error);
+
 // An error answer for a person, with what to do about it.
 [[nodiscard]] Error explain(std::string_view error, const Address& address);
 

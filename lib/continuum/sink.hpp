@@ -80,10 +80,15 @@ struct Tenure {
   Fence fence;
   Generation passed;  // with the fence, the token for what handlers write to
   BootClock::time_point until;
+  mutable bool lapsed = false;
 
   // To be asked before anything is started, believed or committed: this process may just have been stopped
-  // for minutes.
-  [[nodiscard]] bool holds() const { return BootClock::now() < until; }
+  // for minutes. Once it was over it stays over, also when a late answer extends it: verdicts may have been
+  // dropped.
+  [[nodiscard]] bool holds() const {
+    lapsed = lapsed || BootClock::now() >= until;
+    return !lapsed;
+  }
 };
 
 enum class Leave : std::uint8_t {
@@ -125,6 +130,8 @@ class Sink {
   // There is something to be committed besides the cursor.
   [[nodiscard]] virtual bool wants_commit() const { return false; }
   [[nodiscard]] virtual HeldEvents* held() { return nullptr; }
+  // An operator has asked for letters to be handled again or taken away, and that is not done yet.
+  [[nodiscard]] virtual bool releasing() const { return false; }
   virtual void set_handlers(const HandlerSet& handlers) { (void)handlers; }
   // Of the time since the last call, how much something was being handled, in thousandths.
   [[nodiscard]] virtual std::uint32_t busy_permille() { return 0; }

@@ -104,6 +104,7 @@ struct Run {
   Clock::time_point oldest_since;
   std::uint64_t answered = 0;
   std::uint32_t bad_lines = 0;
+  std::string rest;  // of what it wrote: a line without its end
   bool exited = false;
   bool over = false;
   std::string killed_because;  // by us; empty: it ended by itself
@@ -149,7 +150,7 @@ class StreamRunner final : public Runner, public std::enable_shared_from_this<St
   }
 
   void start_ready() override {
-    if (!subscription_.has_ready() && !subscription_.next_due()) {
+    if (!subscription_.has_ready()) {
       return;
     }
     for (const auto& run : runs_) {
@@ -221,17 +222,29 @@ class StreamRunner final : public Runner, public std::enable_shared_from_this<St
       if (!batch.empty()) {
         const auto [error, n] = co_await asio::async_write(run->events, asio::buffer(batch), as_result);
         if (error) {
-          break;  // it ended: who reads its verdicts sees that too
+          co_await wait_for_end(*run);
+          break;
         }
         continue;
       }
       if (self->ending_) {
         break;
       }
-      co_await run->changed.wait(self->subscription_.next_due().value_or(Clock::time_point::max()));
+      co_await run->changed.wait();  // what becomes due later is told by start_ready()
     }
     asio::error_code ignored;
     run->events.close(ignored);
+  }
+
+  // It reads no more, which usually means that it has ended: who reads its verdicts sees that too.
+  static asio::awaitable<void> wait_for_end(Run& run) {
+    const auto deadline = Clock::now() + gentle;
+    while (!run.over && Clock::now() < deadline) {
+      co_await run.changed.wait(deadline);
+    }
+    if (!run.over && run.killed_because.empty()) {
+      kill(run, "the handler closed its stdin and did not end");
+    }
   }
 
   void gather(Run& run, std::string& batch) {
@@ -258,7 +271,6 @@ class StreamRunner final : public Runner, public std::enable_shared_from_this<St
   // --- verdicts
 
   static asio::awaitable<void> receive(std::shared_ptr<StreamRunner> self, std::shared_ptr<Run> run) {
-    std::string text;
     std::vector<char> buffer(read_bytes);
     for (;;) {
       auto [error, n] = co_await run->verdicts.async_read_some(asio::buffer(buffer), as_result);
@@ -273,14 +285,15 @@ class StreamRunner final : public Runner, public std::enable_shared_from_this<St
         self->site_.wake.notify();
         continue;  // read on, so that the process can end
       }
-      self->read_verdicts(*run, text, std::string_view(buffer.data(), n));
+      self->read_verdicts(*run, std::string_view(buffer.data(), n));
       run->changed.notify();
       self->site_.wake.notify();
     }
     co_await self->conclude(run);
   }
 
-  void read_verdicts(Run& run, std::string& rest, std::string_view bytes) {
+  void read_verdicts(Run& run, std::string_view bytes) {
+    std::string& rest = run.rest;
     const std::size_t most = site_.place.emit ? emitted_bytes_max : verdict_bytes_max;
     const auto keep = [&](std::string_view part) {
       rest.append(part.substr(0, most - std::min(rest.size(), most)));
@@ -290,6 +303,9 @@ class StreamRunner final : public Runner, public std::enable_shared_from_this<St
       const std::size_t newline = bytes.find('\n');
       if (newline == std::string_view::npos) {
         keep(bytes);
+        if (rest.size() == most && !parse_verdict(rest, emitting())) {
+          read_verdict(run, rest);  // it may never end
+        }
         break;
       }
       const std::string_view line = bytes.substr(0, newline);
@@ -307,8 +323,10 @@ class StreamRunner final : public Runner, public std::enable_shared_from_this<St
     }
   }
 
+  [[nodiscard]] Emitting emitting() const { return site_.place.emit ? Emitting::yes : Emitting::no; }
+
   void read_verdict(Run& run, std::string_view line) {
-    const auto verdict = parse_verdict(line, site_.place.emit ? Emitting::yes : Emitting::no);
+    const auto verdict = parse_verdict(line, emitting());
     const auto offset = verdict && verdict->offset ? verdict->offset : run.oldest();
     if (!verdict || !offset || !run.answer(*offset)) {
       tell_bad_line(run, line, verdict.has_value());
@@ -423,9 +441,13 @@ class StreamRunner final : public Runner, public std::enable_shared_from_this<St
 
   void blame(Run& run, const ExitStatus& status) {
     const auto first = run.oldest();
-    const std::string why = run.killed_because.empty()
-                                ? fmt::format("{}: {}", handler_->command->program(), status.text())
-                                : run.killed_because;
+    std::string why = run.killed_because;
+    if (why.empty()) {
+      why = fmt::format("{}: {}", handler_->command->program(), status.text());
+      if (!run.rest.empty()) {
+        why += fmt::format(" in the middle of the line {}", shown(run.rest));
+      }
+    }
     const bool timed_out = !run.killed_because.empty();
     // An event that failed before, and now again as the first thing that a process gets, is the likelier
     // culprit: a handler that is down from a deploy that has just gone wrong is seen with other events, too.

@@ -17,6 +17,7 @@ namespace {
 
 constexpr std::size_t why_bytes_max = 300;
 constexpr Milliseconds freed_soon{2};      // a key whose release is being committed
+constexpr Milliseconds key_poll{20};       // a key that is at another event
 constexpr Milliseconds full_poll{100};     // for room for one more letter
 constexpr Milliseconds full_pause{1'000};  // likewise, of an event that failed
 constexpr Milliseconds burst{100};         // a handler with a rate may catch up this much
@@ -75,15 +76,39 @@ void Subscription::pump() {
     down_until_ = Clock::time_point::min();
     start_runner();
   }
+  if (!troubles_.empty()) {
+    forget_troubles();
+  }
+  pumped_at_ = Clock::now();
   runner_->start_ready();
+}
+
+// Letters that an operator took away while they waited to be tried again.
+void Subscription::forget_troubles() {
+  std::erase_if(troubles_, [&](const auto& one) {
+    const auto& [offset, trouble] = one;
+    return trouble.letter && !is_letter(offset) && !site_.held.is_next(*trouble.letter, offset);
+  });
 }
 
 std::optional<Clock::time_point> Subscription::next_time() const {
   if (site_.finishing || site_.paused || site_.halted) {
     return std::nullopt;
   }
-  auto next = next_due();
-  if (down_until_ > Clock::now()) {
+  // What was due when it was last looked at could not be started then, and waits for something else than
+  // time.
+  std::optional<Clock::time_point> next;
+  const auto sooner = [&](std::optional<Clock::time_point> time) {
+    if (time && *time > pumped_at_ && (!next || *time < *next)) {
+      next = time;
+    }
+  };
+  sooner(Window::next_due(lane_));
+  sooner(site_.held.next_due(spec().name, pumped_at_));
+  if (has_ready()) {
+    sooner(next_start_);
+  }
+  if (down_until_ > pumped_at_) {
     next = std::max(down_until_, next.value_or(down_until_));
   }
   return next;
@@ -158,17 +183,13 @@ std::optional<Window::Event> Subscription::take(Clock::time_point now) {
   if (now < next_start_ || (handler_->health.down() && in_flight() > 0)) {
     return std::nullopt;
   }
-  auto event = take_letter(now);
-  while (!event) {
-    event = site_.window.take(lane_, now);
-    if (!event) {
-      return std::nullopt;
-    }
-    if (site_.held.any(spec().name) && held_back(*event, now)) {
-      event.reset();
-    }
+  // In turn: many letters that are released must not keep the keys waiting that were never held.
+  letters_turn_ = !letters_turn_;
+  auto event = letters_turn_ ? take_letter(now) : take_event(now);
+  if (!event) {
+    event = letters_turn_ ? take_event(now) : take_letter(now);
   }
-  if (spec().rate_per_second) {
+  if (event && spec().rate_per_second) {
     const auto apart = std::chrono::duration_cast<Clock::duration>(
         std::chrono::duration<double>(1.0 / *spec().rate_per_second));
     next_start_ = std::max(next_start_, now - burst) + apart;
@@ -176,8 +197,21 @@ std::optional<Window::Event> Subscription::take(Clock::time_point now) {
   return event;
 }
 
+std::optional<Window::Event> Subscription::take_event(Clock::time_point now) {
+  auto event = site_.window.take(lane_, now);
+  while (event && site_.held.any(spec().name) && held_back(*event, now)) {
+    event = site_.window.take(lane_, now);
+  }
+  return event;
+}
+
 std::optional<Window::Event> Subscription::take_letter(Clock::time_point now) {
-  const DeadLetter* const letter = site_.held.take(spec().name, now);
+  const DeadLetter* letter = site_.held.take(spec().name, now);
+  // A key that was not held, because its failed events were skipped, may be at a later event just now.
+  while (letter != nullptr && site_.window.key_in_flight(lane_, letter->whose.key)) {
+    site_.held.retry(letter->whose, now + key_poll);
+    letter = site_.held.take(spec().name, now);
+  }
   if (letter == nullptr) {
     return std::nullopt;
   }
@@ -201,6 +235,7 @@ bool Subscription::held_back(const Window::Event& event, Clock::time_point now) 
       return true;
     case HeldEvents::Way::park:
       site_.held.park(letter_of(event.offset, LetterState::behind));
+      troubles_.erase(event.offset);
       site_.window.done(lane_, event.offset);
       return true;
   }
@@ -220,20 +255,9 @@ DeadLetter Subscription::letter_of(Offset offset, LetterState state) const {
 }
 
 bool Subscription::has_ready() const {
-  const auto due = site_.held.next_due(spec().name);
-  return Window::has_ready(lane_) || (due && *due <= Clock::now());
-}
-
-std::optional<Clock::time_point> Subscription::next_due() const {
-  auto next = Window::next_due(lane_);
-  const auto sooner = [&](std::optional<Clock::time_point> other) {
-    next = next && other ? std::min(*next, *other) : next ? next : other;
-  };
-  sooner(site_.held.next_due(spec().name));
-  if (Window::has_ready(lane_) && next_start_ > Clock::now()) {
-    sooner(next_start_);
-  }
-  return next;
+  const auto now = Clock::now();
+  const auto due = Window::next_due(lane_);
+  return Window::has_ready(lane_) || (due && *due <= now) || site_.held.has_ready(spec().name, now);
 }
 
 bool Subscription::in_flight(Offset offset) const {
@@ -307,13 +331,16 @@ void Subscription::settle(Offset offset, Verdict verdict, std::string_view why, 
   ++trouble.tries;
   trouble.attempts += verdict == Verdict::later ? 0 : 1;
   trouble.error = shortened(why);
+  if (is_letter(offset)) {
+    trouble.letter = releases_.at(offset).whose;
+  }
   const bool used_up = verdict == Verdict::retry && trouble.attempts >= spec().attempts_max;
   if (used_up && !is_letter(offset) && spec().on_failure != OnFailure::halt) {
     handler_->health.exhausted(site_.window.key_hash(offset));
   }
   if (verdict != Verdict::fail && handler_->health.down()) {
     // The next event is tried first when it is time: this one may be bad, and the handler well.
-    trouble.attempts -= used_up ? 1 : 0;
+    trouble.attempts -= verdict == Verdict::retry ? 1 : 0;
     set_down(fmt::format("{} (and events of {} keys in a row used up their attempts)", trouble.error,
                          HandlerHealth::keys_max));
     wait_until(offset, down_until_ + Milliseconds(1), trouble.attempts);

@@ -68,7 +68,6 @@ class Subscription {
   [[nodiscard]] bool may_start() const;
   [[nodiscard]] std::optional<Window::Event> take(Clock::time_point now);
   [[nodiscard]] bool has_ready() const;
-  [[nodiscard]] std::optional<Clock::time_point> next_due() const;
   [[nodiscard]] bool in_flight(Offset offset) const;
   [[nodiscard]] std::size_t in_flight() const;
   [[nodiscard]] std::uint64_t open_events() const { return Window::open(lane_); }
@@ -96,6 +95,7 @@ class Subscription {
     std::uint32_t attempts = 0;  // that counted
     std::uint32_t tries = 0;     // all of them
     std::string error;
+    std::optional<HandlerKey> letter = {};  // that is handled again; none: an event that came
   };
   // A letter that is being handled again.
   struct Release {
@@ -106,7 +106,9 @@ class Subscription {
 
   void start_runner();
   [[nodiscard]] std::string named(std::string where) const;
+  [[nodiscard]] std::optional<Window::Event> take_event(Clock::time_point now);
   [[nodiscard]] std::optional<Window::Event> take_letter(Clock::time_point now);
+  void forget_troubles();
   [[nodiscard]] bool held_back(const Window::Event& event, Clock::time_point now);
   void give_up(Offset offset, const Trouble& trouble);
   void fail_letter(Offset offset, const Trouble& trouble);
@@ -130,6 +132,8 @@ class Subscription {
   std::uint32_t downs_ = 0;
   Clock::time_point down_until_ = Clock::time_point::min();
   Clock::time_point next_start_ = Clock::time_point::min();  // by its rate
+  Clock::time_point pumped_at_ = Clock::time_point::min();
+  bool letters_turn_ = true;
   std::minstd_rand jitter_{std::random_device{}()};
 };
 

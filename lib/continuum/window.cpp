@@ -367,6 +367,16 @@ bool Window::in_flight(const Lane& lane, Offset offset) {
   return lane.slots[index(offset)].state == Lane::State::in_flight && lane.offsets[index(offset)] == offset;
 }
 
+bool Window::key_in_flight(const Lane& lane, std::string_view key) const {
+  const std::uint64_t hash = XXH3_64bits(key.data(), key.size());
+  for (std::size_t at = 0; lane.in_flight > 0 && at < events_max; ++at) {
+    if (lane.slots[at].state == Lane::State::in_flight && slots_[at].key == hash) {
+      return true;
+    }
+  }
+  return false;
+}
+
 std::string_view Window::line(const Lane& lane, Offset offset) const {
   check(in_flight(lane, offset), "an event in flight is asked for");
   return slots_[index(offset)].line;

@@ -124,6 +124,7 @@ class Window {
   void put_back(Lane& lane, Offset offset);  // as if it had never been taken
 
   [[nodiscard]] static bool in_flight(const Lane& lane, Offset offset);
+  [[nodiscard]] bool key_in_flight(const Lane& lane, std::string_view key) const;
   [[nodiscard]] std::string_view line(const Lane& lane, Offset offset) const;  // of an event in flight
   [[nodiscard]] std::uint64_t key_hash(Offset offset) const;                   // of an event that is not done
   [[nodiscard]] static std::uint32_t attempts_used(const Lane& lane, Offset offset);

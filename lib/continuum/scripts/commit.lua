@@ -4,7 +4,8 @@
 -- KEYS group log dead held outbox
 -- ARGV fence, number, offset, entry, passed generation, group, how many letters, how many steps, how many outputs,
 --   per letter: handler/key, offset, state, attempts, milliseconds, reason, event
---   per step:   done|discard|failed|free|answered, entry id of the letter, handler/key, text
+--   per step:   done|discard|failed|free|answered, entry id of the letter, handler/key, text (failed: how;
+--               free: how many letters stay)
 --   per output: events
 -- -> OK | ALREADY | FENCED fence | CONFLICT number | NOGROUP
 local h = redis.call('HMGET', KEYS[1], 'fence', 'number', 'owner')
@@ -37,13 +38,21 @@ for _ = 1, steps do
     -- One that somebody has removed by hand does not count twice.
     if redis.call('XDEL', KEYS[3], id) == 1 then
       redis.call('HINCRBY', KEYS[4], 'total', -1)
-      redis.call('HDEL', KEYS[4], 'x/' .. whose)
+      if what == 'discard' then redis.call('HDEL', KEYS[4], 'x/' .. whose) end
       if redis.call('HINCRBY', KEYS[4], 'n/' .. whose, -1) <= 0 then redis.call('HDEL', KEYS[4], 'n/' .. whose) end
     end
   elseif what == 'failed' then
     redis.call('HSET', KEYS[4], 'x/' .. whose, text)
   elseif what == 'free' then
-    redis.call('HDEL', KEYS[4], 'h/' .. whose, 'r/' .. whose, 'x/' .. whose)
+    redis.call('HDEL', KEYS[4], 'h/' .. whose, 'r/' .. whose)
+    -- Those that somebody has removed by hand are counted no longer.
+    local left = tonumber(text) or 0
+    local gone = tonumber(redis.call('HGET', KEYS[4], 'n/' .. whose) or '0') - left
+    if gone > 0 then
+      redis.call('HINCRBY', KEYS[4], 'total', -gone)
+      redis.call('HINCRBY', KEYS[4], 'n/' .. whose, -gone)
+    end
+    if left == 0 then redis.call('HDEL', KEYS[4], 'n/' .. whose, 'x/' .. whose) end
   elseif what == 'answered' then
     redis.call('HDEL', KEYS[4], 'r/' .. whose)
   end

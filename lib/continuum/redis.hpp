@@ -89,12 +89,19 @@ class Request {
     block_ = d;
     return *this;
   }
+  // Never sent over another connection than this one (Client::connections()): once it is gone there is no
+  // answer, Replies of size 0. For what builds on answers that a server may forget when it is restarted.
+  Request& only_on(std::uint64_t connection) {
+    connection_ = connection;
+    return *this;
+  }
 
   [[nodiscard]] const std::string& bytes() const { return bytes_; }
   [[nodiscard]] std::size_t replies() const { return replies_; }
   [[nodiscard]] bool empty() const { return replies_ == 0; }
   [[nodiscard]] bool keeps_errors() const { return keep_errors_; }
   [[nodiscard]] Milliseconds block() const { return block_; }
+  [[nodiscard]] std::optional<std::uint64_t> connection() const { return connection_; }
 
  private:
   template <class T>
@@ -112,6 +119,7 @@ class Request {
   std::size_t replies_ = 0;
   bool keep_errors_ = false;
   Milliseconds block_{0};
+  std::optional<std::uint64_t> connection_;
 };
 
 // A view of one reply; valid while its Replies lives. Asking for what it is not throws Error{server}:

@@ -9,6 +9,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <functional>
 #include <map>
@@ -227,27 +228,31 @@ void check_each_once_and_in_order(const Stored& have, std::uint64_t events) {
   }
 }
 
-void resize(redis::Session& session, std::uint32_t generation, const RingDescription& ring) {
-  const Topic topic = load_topic(session, "u");
+void begin_resize(redis::Session& session, std::uint32_t generation, const RingDescription& ring) {
   redis::Request begin;
   begin.command("HSET", topic_key("u"), fmt::format("gen:{}", generation), ring.text());
   begin.command("HSET", topic_key("u"), "pending", generation);
   session.call(std::move(begin));
-  redis::Request seal;
-  std::set<Partition> partitions;
-  for (const auto p : topic.partitions()) {
-    partitions.insert(p);
-  }
-  for (const auto& member : ring.members) {
-    const bool old = partitions.contains(member.partition);
-    seal.run(redis::Script::seal, {meta_key("u", member.partition), log_key("u", member.partition)},
-             topic.log_id, generation, old ? "old" : "new");
-    partitions.erase(member.partition);
-  }
+}
+
+void seal(redis::Session& session, std::uint32_t generation, const std::set<Partition>& partitions) {
+  const Topic topic = load_topic(session, "u");
+  const auto old = topic.partitions();
+  redis::Request request;
   for (const auto p : partitions) {
-    seal.run(redis::Script::seal, {meta_key("u", p), log_key("u", p)}, topic.log_id, generation, "old");
+    const bool is_old = std::ranges::find(old, p) != old.end();
+    request.run(redis::Script::seal, {meta_key("u", p), log_key("u", p)}, topic.log_id, generation,
+                is_old ? "old" : "new");
   }
-  session.call(std::move(seal));
+  session.call(std::move(request));
+}
+
+std::set<Partition> first_partitions(std::uint32_t count) {
+  std::set<Partition> out;
+  for (std::uint32_t i = 0; i < count; ++i) {
+    out.insert(Partition(i));
+  }
+  return out;
 }
 
 void activate(redis::Session& session, std::uint32_t generation) {
@@ -425,9 +430,12 @@ TEST_CASE(
   for (const std::uint32_t partitions : {6U, 2U, 4U}) {
     emitter.commit(numbers.outputs(300));
     emitter.run_steps(9);
-    resize(*session, ++generation, RingDescription::uniform(partitions));
+    begin_resize(*session, ++generation, RingDescription::uniform(partitions));
+    // What goes to the other partitions is stored under the old ring, and found there.
+    seal(*session, generation, {Partition(0)});
     emitter.commit(numbers.outputs(30));
     emitter.run_until([&] { return !emitter.outbox().waits_for().empty(); });
+    seal(*session, generation, first_partitions(6));
     CHECK(emitter.outbox().waits_for() == "topic u, which is emitted to, is being resized");
     CHECK_FALSE(emitter.outbox().drained());
     activate(*session, generation);

@@ -84,6 +84,7 @@ class Emitter {
     io.restart();
     while (steps-- > 0 && !outbox_->drained()) {
       io.run_one();
+      outbox_->throw_if_failed();
     }
   }
   void end() { run_until_done(redis::io_of(*session_), outbox_->end()); }

@@ -20,8 +20,8 @@
 
 namespace continuum {
 
+// What an event has instead of its cause's. Literals, or pointers into the value that was given out.
 struct EmitOptions {
-  std::string topic;
   std::optional<Selector> key;
   std::optional<Selector> type;
 };

@@ -8,6 +8,7 @@
 #include <asio/detached.hpp>
 
 #include <algorithm>
+#include <numeric>
 
 namespace continuum {
 
@@ -168,6 +169,8 @@ asio::awaitable<void> PartitionWorker::hold(const Acquired& acquired) {
   std::exception_ptr error;
   try {
     if (co_await learn_end()) {
+      start_outbox();
+      co_await refuse_left_outputs();
       co_await reach(acquired.from);
       if (ours()) {
         make_sink(committed_);
@@ -195,6 +198,10 @@ asio::awaitable<void> PartitionWorker::hold(const Acquired& acquired) {
   }
   while (committing_) {
     co_await wake_.wait();
+  }
+  if (outbox_) {
+    co_await outbox_->end();
+    outbox_.reset();
   }
   sink_.reset();
   holding_ = false;
@@ -349,6 +356,9 @@ std::string PartitionWorker::state_for_people() const {
   if (const HeldEvents* const held = sink_->held(); held != nullptr && held->letters() > 0) {
     text += fmt::format(", dead letters and events behind them {}", held->letters());
   }
+  if (outbox_ && outbox_->entries() > 0) {
+    text += fmt::format(", events whose derived events wait {}", outbox_->entries());
+  }
   return doing.error.empty() ? text : fmt::format("{}: {}", text, printable(doing.error));
 }
 
@@ -367,6 +377,7 @@ asio::awaitable<void> PartitionWorker::work() {
     if (commit_error_) {
       std::rethrow_exception(std::exchange(commit_error_, nullptr));
     }
+    look_at_outbox();
     sink_->pump();
     while (feed()) {
       sink_->pump();
@@ -404,7 +415,8 @@ asio::awaitable<void> PartitionWorker::work() {
       co_return;
     }
     const FetchedEntry* const front = queue_->front();
-    if (front != nullptr && front->entry.barrier && !finishing_ && sink_->empty() && all_committed()) {
+    if (front != nullptr && front->entry.barrier && !finishing_ && sink_->empty() && all_committed() &&
+        outbox_drained()) {
       co_await cross_barrier();
       continue;
     }
@@ -446,7 +458,7 @@ bool PartitionWorker::ended() {
     sink_->finish();
     finishing_ = true;
   }
-  return finishing_ && !sink_->running() && all_committed();
+  return finishing_ && !sink_->running() && all_committed() && outbox_may_be_left();
 }
 
 // A change for the worse is told at once; what is told regularly is always fresh enough otherwise.
@@ -501,6 +513,7 @@ Commit PartitionWorker::gather_commit(const Cursor& cursor) {
   Commit commit;
   commit.cursor = cursor;
   commit.passed = tenure_.passed;
+  commit.emit_topic = outbox_ ? shift_.emit_target->topic().name : std::string();
   if (sink_) {
     sink_->collect(commit);
   }
@@ -527,6 +540,11 @@ asio::awaitable<void> PartitionWorker::commit(Commit what) {
       if (sink_) {
         sink_->committed();
       }
+      if (outbox_ && !what.outputs.empty()) {
+        const auto add = [](std::size_t bytes, const std::string& output) { return bytes + output.size(); };
+        outbox_->committed(what.outputs.size(),
+                           std::accumulate(what.outputs.begin(), what.outputs.end(), std::size_t{0}, add));
+      }
       extend(sent);
     } else {
       lost_ = kept;
@@ -545,6 +563,64 @@ asio::awaitable<bool> PartitionWorker::commit_now(Cursor cursor) {
     std::rethrow_exception(std::exchange(commit_error_, nullptr));
   }
   co_return !lost_;
+}
+
+// --- what handlers emit
+
+void PartitionWorker::start_outbox() {
+  if (shift_.emit_client == nullptr || !ours()) {
+    return;
+  }
+  outbox_told_.clear();
+  outbox_.emplace(place_.executor, *shift_.emit_client, *shift_.emit_target,
+                  OutboxSource{place_.topic.name, place_.topic.log_id, tenure_.partition,
+                               place_.options.group, tenure_.fence},
+                  wake_);
+  outbox_->start();
+}
+
+// A worker that emits nothing cannot publish what an earlier one left, and must not work as if it were not
+// there.
+asio::awaitable<void> PartitionWorker::refuse_left_outputs() {
+  if (outbox_ || !ours()) {
+    co_return;
+  }
+  redis::Request request;
+  request.command("XLEN", keys_.outbox);
+  request.command("XRANGE", keys_.outbox, "-", "+", "COUNT", 1);
+  const redis::Replies replies = co_await shift_.control.call(std::move(request));
+  if (replies[1].size() == 0) {
+    co_return;
+  }
+  const std::string topic = printable(replies[1][0][1].field("t").value_or(""));
+  fail(ErrorKind::usage,
+       "{}: what handlers of group {} emitted to topic {} for {} events is not published yet: work with "
+       "--emit {} "
+       "until it is",
+       where_, place_.options.group, topic, replies[0].number(), topic);
+}
+
+void PartitionWorker::look_at_outbox() {
+  if (!outbox_) {
+    return;
+  }
+  outbox_->throw_if_failed();
+  if (outbox_->fenced()) {
+    lost_ = Kept::fenced;
+  }
+  const std::string& waits_for = outbox_->waits_for();
+  if (std::exchange(outbox_told_, waits_for) != waits_for && !waits_for.empty()) {
+    shift_.tell(fmt::format("what is emitted waits: {}", waits_for), tenure_.partition);
+  }
+  sink_->hold_back(!outbox_->full()
+                       ? std::string()
+                       : fmt::format("the derived events of {} events wait to be published{}{}",
+                                     outbox_->entries(), waits_for.empty() ? "" : ": ", waits_for));
+}
+
+// Who was told to end leaves to the next one what cannot be published now.
+bool PartitionWorker::outbox_may_be_left() const {
+  return outbox_drained() || (!staying() && !outbox_->waits_for().empty());
 }
 
 // --- held keys

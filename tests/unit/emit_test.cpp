@@ -33,7 +33,7 @@ struct Wrapped {
 
 enum class From : std::uint8_t { lines, array };
 
-Wrapped wrap(std::string_view given, const EmitOptions& options = {"mails", {}, {}}, From from = From::lines,
+Wrapped wrap(std::string_view given, const EmitOptions& options = {}, From from = From::lines,
              std::string_view line = cause_line) {
   EmitWrapper wrapper(options, mails(), "orders", "billing");
   const EmitCause cause{Partition(3), Offset(41), line, "send"};
@@ -50,7 +50,7 @@ Wrapped wrap(std::string_view given, const EmitOptions& options = {"mails", {}, 
 }
 
 Wrapped wrap_array(std::string_view given) {
-  return wrap(given, {"mails", {}, {}}, From::array);
+  return wrap(given, {}, From::array);
 }
 
 }  // namespace
@@ -69,14 +69,13 @@ TEST_CASE("a plain value becomes an event with the key, the type and the trace o
 }
 
 TEST_CASE("the key and the type of an emitted event are those that were selected") {
-  const auto wrapped =
-      wrap(R"({"to":"bob","kind":5})", {"mails", Selector::parse("to"), Selector::parse("=mail")});
+  const auto wrapped = wrap(R"({"to":"bob","kind":5})", {Selector::parse("to"), Selector::parse("=mail")});
   CHECK(wrapped.error.empty());
   CHECK(wrapped.lines.find(R"("type":"mail",)") != std::string::npos);
   CHECK(wrapped.lines.find(R"("partitionkey":"bob",)") != std::string::npos);
-  CHECK(wrap(R"({"kind":5})", {"mails", Selector::parse("to"), {}}).error ==
+  CHECK(wrap(R"({"kind":5})", {Selector::parse("to"), {}}).error ==
         R"(output line 1: no field "to" (the key))");
-  CHECK(wrap(R"({"kind":5})", {"mails", {}, Selector::parse("kind")}).error ==
+  CHECK(wrap(R"({"kind":5})", {{}, Selector::parse("kind")}).error ==
         R"(output line 1: field "kind" (the type) is a number, not a string)");
 }
 
@@ -100,7 +99,7 @@ TEST_CASE("an emitted CloudEvent keeps its attributes and gets those that it lac
 
 TEST_CASE("a cause without a trace passes none on") {
   const auto wrapped = wrap(
-      "1", {"mails", {}, {}}, From::lines,
+      "1", {}, From::lines,
       R"({"specversion":"1.0","id":"7","source":"/o","type":"t","partitionkey":12,"data":{"traceparent":"x"}})");
   CHECK(wrapped.error.empty());
   CHECK(wrapped.lines.find("traceparent") == std::string::npos);
@@ -108,7 +107,7 @@ TEST_CASE("a cause without a trace passes none on") {
 }
 
 TEST_CASE("a wrapper that goes on to another cause keeps nothing of the one before") {
-  EmitWrapper wrapper({"mails", {}, {}}, mails(), "orders", "billing");
+  EmitWrapper wrapper({}, mails(), "orders", "billing");
   std::string first;
   CHECK_FALSE(wrapper.wrap_lines({Partition(0), Offset(0), cause_line, "a"}, "1\n2\n", first));
   std::string second;
@@ -161,7 +160,7 @@ TEST_CASE("one event causes a limited number of events, of a limited size") {
   CHECK(wrap(thousand + "1\n").error == "output line 1001: more than 1,000 events for one event");
   Topic topic = mails();
   topic.settings.event_bytes_max = 1 << 20;
-  EmitWrapper wrapper({"mails", {}, {}}, topic, "orders", "billing");
+  EmitWrapper wrapper({}, topic, "orders", "billing");
   std::string large;
   for (int i = 0; i < 9; ++i) {
     large += "\"" + std::string(1'000'000, 'x') + "\"\n";

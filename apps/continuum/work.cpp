@@ -151,6 +151,10 @@ void complete(Arguments& args, const Context& context) {
     fail(ErrorKind::usage,
          "--emit is about what handlers give out: give a handler's command after --, or --handlers");
   }
+  WrapOptions emitted;
+  emitted.key = work.emit.key;
+  emitted.type = work.emit.type;
+  require_valid(emitted);
   if (!args.emit && (work.emit.key || work.emit.type || args.create)) {
     fail(ErrorKind::usage, "--emit-key, --emit-type and --create are about --emit TOPIC: give that too");
   }

@@ -24,7 +24,6 @@ namespace continuum::app {
 namespace {
 
 constexpr std::uint64_t complaints_max = 10;
-constexpr std::uint32_t partitions_of_new_topic = 8;
 
 struct Arguments {
   std::string topic;
@@ -341,20 +340,6 @@ class Reporter {
   bool closed_ = false;
 };
 
-Topic topic_to_publish_to(const Context& context, redis::Session& session, const Arguments& args) {
-  if (!args.create && !session.address().embedded) {
-    return load_topic(session, args.topic);
-  }
-  if (auto topic = find_topic(session, args.topic)) {
-    return *topic;
-  }
-  if (create_topic(session, args.topic, RingDescription::uniform(partitions_of_new_topic), {}) ==
-      Created::created) {
-    say(context, fmt::format("created topic {} with {} partitions", args.topic, partitions_of_new_topic));
-  }
-  return load_topic(session, args.topic);
-}
-
 int run_publish(const Context& context, Arguments args) {
   if (args.data && !args.files.empty()) {
     fail(ErrorKind::usage, "--data is the event itself: give either it or files");
@@ -382,7 +367,8 @@ int run_publish(const Context& context, Arguments args) {
   client.needs.access = redis::Needs::Access::write;
   client.retry_for = args.retry_for;
   const auto session = connect(context, client);
-  const Topic topic = topic_to_publish_to(context, *session, args);
+  const Topic topic = topic_to_write_to(context, *session, args.topic,
+                                        args.create ? MissingTopic::create : MissingTopic::refuse);
   warn_of_loss(context, *session);
 
   args.publish.stop = stop_descriptor();

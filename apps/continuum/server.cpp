@@ -24,6 +24,8 @@ extern char** environ;
 namespace continuum::app {
 namespace {
 
+constexpr std::uint32_t partitions_of_new_topic = 8;
+
 constexpr std::string_view local_scheme = "local:";
 constexpr std::size_t password_bytes_max = 4096;
 
@@ -209,6 +211,21 @@ void warn_of_loss(const Context& context, const redis::Session& session) {
                     "retry could then store an event twice",
                     at, facts.eviction));
   }
+}
+
+Topic topic_to_write_to(const Context& context, redis::Session& session, std::string_view name,
+                        MissingTopic missing) {
+  if (missing == MissingTopic::refuse && !session.address().embedded) {
+    return load_topic(session, name);
+  }
+  if (auto topic = find_topic(session, name)) {
+    return *topic;
+  }
+  if (create_topic(session, name, RingDescription::uniform(partitions_of_new_topic), {}) ==
+      Created::created) {
+    say(context, fmt::format("created topic {} with {} partitions", name, partitions_of_new_topic));
+  }
+  return load_topic(session, name);
 }
 
 std::string local_directory(const Context& context, std::string_view named) {

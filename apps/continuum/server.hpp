@@ -2,6 +2,7 @@
 #pragma once
 
 #include "continuum/redis.hpp"
+#include "continuum/topic.hpp"
 
 #include <functional>
 #include <memory>
@@ -35,6 +36,12 @@ void say_more(const Context& context, std::string_view text);
 
 // Says what this server may lose by its configuration. For commands that store.
 void warn_of_loss(const Context& context, const redis::Session& session);
+
+// The topic that events are to be stored in. One that does not exist is created on an embedded server, or
+// when that is asked for; else throws Error{usage} with the nearest name.
+enum class MissingTopic : std::uint8_t { refuse, create };
+[[nodiscard]] Topic topic_to_write_to(const Context& context, redis::Session& session, std::string_view name,
+                                      MissingTopic missing);
 
 // The directory of the embedded server, absolute: `named`, else that of the local: server which the flag, the
 // environment or the profile names, else continuum/ in the user's state directory.

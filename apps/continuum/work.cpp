@@ -63,6 +63,8 @@ struct Arguments {
   HandlerSpec handler;                  // of the command behind --
   bool handler_option = false;          // one that makes sense only with it
   std::optional<std::string> handlers;  // their directory
+  std::optional<std::string> emit;      // the topic
+  bool create = false;
   Milliseconds retry_for{3'600'000};
 };
 
@@ -145,6 +147,17 @@ void complete(Arguments& args, const Context& context) {
     handler.types = work.types;
     work.handlers = {handler};
   }
+  if (args.emit && !work.handles()) {
+    fail(ErrorKind::usage,
+         "--emit is about what handlers give out: give a handler's command after --, or --handlers");
+  }
+  WrapOptions emitted;
+  emitted.key = work.emit.key;
+  emitted.type = work.emit.type;
+  require_valid(emitted);
+  if (!args.emit && (work.emit.key || work.emit.type || args.create)) {
+    fail(ErrorKind::usage, "--emit-key, --emit-type and --create are about --emit TOPIC: give that too");
+  }
   if (work.lease < Milliseconds(100)) {
     fail(ErrorKind::usage, "--lease must be at least 100ms");
   }
@@ -187,6 +200,10 @@ int run_work(const Context& context, Arguments args) {
   Topic topic = load_topic(*session, args.topic);
   args.work.sharing = args.partitions ? Sharing::pinned : Sharing::shared;
   args.work.partitions = parse_partitions_of(topic, args.partitions.value_or("all"));
+  if (args.emit) {
+    args.work.emit_to = topic_to_write_to(context, *session, *args.emit,
+                                          args.create ? MissingTopic::create : MissingTopic::refuse);
+  }
   register_group(*session, topic, args.work.group, policy_of(args.from, *session));
   warn_of_loss(context, *session);
   args.work.requests_fd = request_descriptor(args.handlers ? HangUp::rereads : HangUp::stops);
@@ -242,6 +259,24 @@ void add_handler_options(CLI::App& command, const std::shared_ptr<Arguments>& ar
                      "the handler and its arguments, behind --; none: events are printed");
 }
 
+void add_emit_options(CLI::App& command, const std::shared_ptr<Arguments>& args) {
+  add_parsed(command, "--emit", "TOPIC",
+             "what handlers give out becomes events of this topic, each exactly once (docs/handlers.md)",
+             [args](const std::string& text) {
+               require_name("topic", text);
+               args->emit = text;
+             });
+  const auto selector = [&](const char* name, std::optional<Selector>& target, const char* help) {
+    add_parsed(command, name, "FIELD|=LITERAL", help,
+               [args, &target](const std::string& text) { target = Selector::parse(text); });
+  };
+  selector("--emit-key", args->work.emit.key,
+           "the key of what is emitted: a field, a /json/pointer, or =literal (default: that of the event "
+           "that was handled)");
+  selector("--emit-type", args->work.emit.type, "likewise its type (default: that of the event)");
+  add_flag(command, "--create", args->create, "create the topic of --emit if it does not exist");
+}
+
 }  // namespace
 
 void add_work(CLI::App& command, Context& context) {
@@ -261,6 +296,7 @@ void add_work(CLI::App& command, Context& context) {
   add_texts(command, "--type", "GLOB", work.types,
             "only events of these types; others count as done; may be repeated. Not with --handlers");
   add_handler_options(command, args);
+  add_emit_options(command, args);
   add_parsed(command, "--print", "event|data", "without a handler: what is printed of each event (event)",
              [args](const std::string& text) { args->work.printing = parse_printing(text); });
   add_flag(command, "--drain", args->drain, "end when everything that was there at the start is handled");

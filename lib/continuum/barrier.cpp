@@ -42,6 +42,17 @@ asio::awaitable<void> PartitionWorker::reach(Generation generation) {
   if (generation <= tenure_.passed) {
     co_return;
   }
+  // What was emitted before a key came to another partition is published before what is emitted there.
+  while (!outbox_drained()) {
+    outbox_->throw_if_failed();
+    if (outbox_->fenced()) {
+      lost_ = Kept::fenced;
+    }
+    const bool goes_on = co_await pause();
+    if (!goes_on) {
+      co_return;
+    }
+  }
   for (Generation next = tenure_.passed + 1; next <= generation; ++next) {
     while (!co_await ready_for(next)) {
       if (!co_await pause()) {

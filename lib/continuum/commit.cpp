@@ -1,5 +1,6 @@
 #include "continuum/commit.hpp"
 
+#include <algorithm>
 #include <array>
 
 namespace continuum {
@@ -20,6 +21,7 @@ GroupKeys::GroupKeys(std::string_view topic, Partition partition, std::string_vi
 
 void request_commit(redis::Request& request, const GroupKeys& keys, Fence fence, std::uint64_t number,
                     const Commit& commit, std::string_view group) {
+  check(commit.outputs.empty() || !commit.emit_topic.empty(), "what is emitted has a topic to go to");
   std::vector<std::string> texts{fmt::to_string(fence.value),
                                  fmt::to_string(number),
                                  fmt::to_string(commit.cursor.offset.value),
@@ -28,10 +30,11 @@ void request_commit(redis::Request& request, const GroupKeys& keys, Fence fence,
                                  std::string(group),
                                  fmt::to_string(commit.letters.size()),
                                  fmt::to_string(commit.steps.size()),
-                                 fmt::to_string(commit.outputs.size())};
+                                 fmt::to_string(commit.outputs.size()),
+                                 commit.emit_topic};
   // Events are not copied: there may be megabytes of them.
   std::vector<std::string_view> arguments;
-  texts.reserve(texts.size() + 6 * commit.letters.size() + 4 * commit.steps.size());
+  texts.reserve(texts.size() + 6 * commit.letters.size() + 4 * commit.steps.size() + commit.outputs.size());
   const auto text = [&](std::string value) { arguments.emplace_back(texts.emplace_back(std::move(value))); };
   for (const std::string& fixed : texts) {
     arguments.emplace_back(fixed);
@@ -54,6 +57,7 @@ void request_commit(redis::Request& request, const GroupKeys& keys, Fence fence,
                                                : std::string());
   }
   for (const std::string& output : commit.outputs) {
+    text(fmt::to_string(std::count(output.begin(), output.end(), '\n')));
     arguments.emplace_back(output);
   }
   const auto script = commit.grows() ? redis::Script::commit_grow : redis::Script::commit;

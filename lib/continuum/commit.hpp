@@ -33,6 +33,7 @@ struct Commit {
   std::vector<DeadLetter> letters;   // of events before the cursor, in the order of their offsets
   std::vector<LetterStep> steps;     // in order
   std::vector<std::string> outputs;  // per event that emitted something: its events as NDJSON
+  std::string emit_topic = {};       // that the outputs are for
 
   // Memory is needed for it, so that a full server refuses it.
   [[nodiscard]] bool grows() const { return !letters.empty() || !outputs.empty(); }

@@ -39,6 +39,7 @@ class Dispatcher final : public Sink, public std::enable_shared_from_this<Dispat
   [[nodiscard]] Doing doing() const override;
   [[nodiscard]] bool halted() const override { return site_.halted.has_value(); }
   void pause(const std::string& why) override;
+  void hold_back(const std::string& why) override;
   void collect(Commit& commit) override;
   void committed() override { site_.held.committed(); }
   [[nodiscard]] bool wants_commit() const override;
@@ -70,6 +71,7 @@ class Dispatcher final : public Sink, public std::enable_shared_from_this<Dispat
   std::size_t decoding_bytes_ = 0;
   Offset given_;
   std::string paused_;
+  std::string held_back_;
   SystemTime paused_since_{};
 
   Clock::time_point measured_at_ = Clock::now();
@@ -276,7 +278,12 @@ void Dispatcher::pause(const std::string& why) {
     paused_since_ = std::chrono::time_point_cast<Milliseconds>(std::chrono::system_clock::now());
   }
   paused_ = why;
-  site_.paused = !why.empty();
+  site_.paused = !paused_.empty() || !held_back_.empty();
+}
+
+void Dispatcher::hold_back(const std::string& why) {
+  held_back_ = why;
+  site_.paused = !paused_.empty() || !held_back_.empty();
 }
 
 Doing Dispatcher::doing() const {
@@ -289,6 +296,11 @@ Doing Dispatcher::doing() const {
     doing.state = "paused";
     doing.since = paused_since_;
     doing.error = paused_;
+    return doing;
+  }
+  if (!held_back_.empty()) {
+    doing.state = "full";
+    doing.error = held_back_;
     return doing;
   }
   if (site_.held.full()) {

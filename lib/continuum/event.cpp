@@ -87,7 +87,9 @@ struct Wrapper::Impl {
   void append_time();
   void append_attribute(const std::string& name, const Value& value);
   Rejection append_attributes();
+  void append_causes();
   Rejection check_size();
+  void set_producer(std::string_view producer);
 
   struct Attribute {
     std::string name;
@@ -95,9 +97,21 @@ struct Wrapper::Impl {
     json::Pointer own;  // the same attribute of an event that is a CloudEvent
   };
 
+  // What an event has from its cause, unless it brings its own.
+  struct Inherited {
+    std::string name;
+    json::Pointer own;
+    std::string value;  // empty: nothing
+  };
+
   WrapOptions options;
   std::optional<Selector> source_selector;  // also among `attributes`
   std::vector<Attribute> attributes;
+  bool caused = false;
+  std::string caused_key;
+  std::string caused_type;
+  std::array<Inherited, 2> inherited{
+      {{"causationid", json::Pointer("causationid"), {}}, {"traceparent", json::Pointer("traceparent"), {}}}};
   std::string begin_with_producer;  // an event up to the position in its default id
   std::string default_source;
 
@@ -139,9 +153,14 @@ Wrapper::Impl::Impl(WrapOptions given) : options(std::move(given)) {
     }
     attributes.push_back({name, selector, json::Pointer(name)});
   }
+  set_producer(options.producer);
+  default_source = "/" + options.topic;
+}
+
+void Wrapper::Impl::set_producer(std::string_view producer) {
+  options.producer = producer;
   begin_with_producer = R"({"specversion":"1.0","id":)" + json::quoted(options.producer + ":");
   begin_with_producer.pop_back();  // the id goes on
-  default_source = "/" + options.topic;
 }
 
 Value Wrapper::Impl::select(const Selector& selector) {
@@ -269,6 +288,10 @@ Rejection Wrapper::Impl::choose_position(Position line_number) {
 
 Rejection Wrapper::Impl::choose_key() {
   if (!options.key) {
+    if (caused) {
+      key = caused_key;
+      return std::nullopt;
+    }
     if (!options.key_missing) {
       return "no key: say which field with --key";
     }
@@ -288,6 +311,10 @@ Rejection Wrapper::Impl::choose_key() {
 }
 
 Rejection Wrapper::Impl::choose_type() {
+  if (!options.type && caused) {
+    type = caused_type;
+    return std::nullopt;
+  }
   if (!options.type) {
     return "no type: say which field with --type FIELD, or one for all events with --type =LITERAL";
   }
@@ -411,7 +438,18 @@ Rejection Wrapper::Impl::append_attributes() {
       return fmt::format("the CloudEvent has the attribute {} already, with another value", attribute.name);
     }
   }
+  append_causes();
   return std::nullopt;
+}
+
+void Wrapper::Impl::append_causes() {
+  for (const Inherited& what : inherited) {
+    const auto same = [&](const Attribute& other) { return other.name == what.name; };
+    if (!what.value.empty() && std::none_of(attributes.begin(), attributes.end(), same) &&
+        (form == Form::plain || parser.at(what.own).kind == Kind::missing)) {
+      append_attribute(what.name, {Kind::string, what.value});
+    }
+  }
 }
 
 Rejection Wrapper::Impl::read_cloudevent() {
@@ -471,7 +509,7 @@ Rejection Wrapper::Impl::choose_cloudevent_key(const Value& own) {
     return rejection;
   }
   if (has_own && own.text != key) {
-    return "the CloudEvent's partitionkey is not the key that --key selects";
+    return "the CloudEvent's partitionkey is not the key that is selected for it";
   }
   return std::nullopt;
 }
@@ -481,6 +519,17 @@ Wrapper::~Wrapper() = default;
 
 std::optional<std::string> Wrapper::read(std::string_view line, Position line_number) {
   return impl_->read(line, line_number);
+}
+
+void Wrapper::follow(const Cause& cause) {
+  Impl& impl = *impl_;
+  impl.is_event = false;
+  impl.caused = true;
+  impl.caused_key = cause.key;
+  impl.caused_type = cause.type;
+  impl.inherited[0].value = cause.id;
+  impl.inherited[1].value = cause.traceparent;
+  impl.set_producer(cause.producer);
 }
 
 std::string_view Wrapper::key() const {

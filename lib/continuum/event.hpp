@@ -51,6 +51,15 @@ struct WrapOptions {
   std::size_t event_bytes_max = 1 << 20;   // of the whole line that is stored
 };
 
+// What an event has from the one that caused it, where it brings none of its own. All unescaped.
+struct Cause {
+  std::string_view id;           // becomes the attribute causationid
+  std::string_view key;          // unless options.key selects one
+  std::string_view type;         // unless options.type selects one
+  std::string_view traceparent;  // empty: none
+  std::string_view producer;     // ids default to "PRODUCER:POSITION"
+};
+
 // Throws Error{usage} for a literal or an attribute that no event can have.
 void require_valid(const WrapOptions& options);
 
@@ -69,6 +78,9 @@ class Wrapper {
   // as it is until then. A newline between the tokens of a JSON text of several lines becomes a blank.
   // `line_number` is the position unless options.position selects another.
   [[nodiscard]] std::optional<std::string> read(std::string_view line, Position line_number);
+
+  // Events that are read from here on were caused by this one.
+  void follow(const Cause& cause);
 
   [[nodiscard]] std::string_view key() const;
   [[nodiscard]] Position position() const;

@@ -222,8 +222,8 @@ class ExecRunner final : public Runner, public std::enable_shared_from_this<Exec
     }
     std::string output;
     if (printed != nullptr) {
-      if (const auto wrong = site_.place.emit(subscription_.line(offset), handler_->spec.name, printed->text,
-                                              Workplace::Printed::lines, output)) {
+      const EmitCause cause{site_.tenure.partition, offset, subscription_.line(offset), handler_->spec.name};
+      if (const auto wrong = site_.place.emit(cause, printed->text, Workplace::Printed::lines, output)) {
         subscription_.settle(offset, Verdict::retry, *wrong);
         return;
       }

@@ -8,6 +8,7 @@
 #include <asio/detached.hpp>
 
 #include <algorithm>
+#include <numeric>
 
 namespace continuum {
 
@@ -176,6 +177,8 @@ asio::awaitable<void> PartitionWorker::hold(const Acquired& acquired) {
   std::exception_ptr error;
   try {
     if (co_await learn_end()) {
+      start_outbox();
+      co_await refuse_left_outputs();
       co_await reach(acquired.from);
       if (ours()) {
         make_sink(committed_);
@@ -207,6 +210,10 @@ asio::awaitable<void> PartitionWorker::hold(const Acquired& acquired) {
   if (commit_error_) {
     error = error ? error : commit_error_;
     commit_error_ = nullptr;
+  }
+  if (outbox_) {
+    co_await outbox_->end();
+    outbox_.reset();
   }
   sink_.reset();
   holding_ = false;
@@ -397,6 +404,9 @@ std::string PartitionWorker::state_for_people() const {
   if (const HeldEvents* const held = sink_->held(); held != nullptr && held->letters() > 0) {
     text += fmt::format(", dead letters and events behind them {}", held->letters());
   }
+  if (outbox_ && outbox_->entries() > 0) {
+    text += fmt::format(", events whose derived events wait {}", outbox_->entries());
+  }
   return doing.error.empty() ? text : fmt::format("{}: {}", text, printable(doing.error));
 }
 
@@ -415,6 +425,7 @@ asio::awaitable<void> PartitionWorker::work() {
     if (commit_error_) {
       std::rethrow_exception(std::exchange(commit_error_, nullptr));
     }
+    look_at_outbox();
     sink_->pump();
     while (feed()) {
       sink_->pump();
@@ -454,7 +465,7 @@ asio::awaitable<void> PartitionWorker::work() {
     }
     const FetchedEntry* const front = queue_->front();
     if (front != nullptr && front->entry.barrier && !finishing_ && sink_->empty() && !sink_->running() &&
-        all_committed()) {
+        all_committed() && outbox_drained()) {
       co_await cross_barrier();
       continue;
     }
@@ -497,7 +508,7 @@ bool PartitionWorker::ended() {
     sink_->finish();
     finishing_ = true;
   }
-  return finishing_ && !sink_->running() && all_committed();
+  return finishing_ && !sink_->running() && all_committed() && outbox_may_be_left();
 }
 
 // A change for the worse is told at once; what is told regularly is always fresh enough otherwise.
@@ -552,6 +563,7 @@ Commit PartitionWorker::gather_commit(const Cursor& cursor) {
   Commit commit;
   commit.cursor = cursor;
   commit.passed = tenure_.passed;
+  commit.emit_topic = outbox_ ? shift_.emit_target->topic().name : std::string();
   if (sink_) {
     sink_->collect(commit);
   }
@@ -573,6 +585,11 @@ asio::awaitable<void> PartitionWorker::commit(Commit what) {
       committed_ = what.cursor;
       if (sink_) {
         sink_->committed();
+      }
+      if (outbox_ && !what.outputs.empty()) {
+        const auto add = [](std::size_t bytes, const std::string& output) { return bytes + output.size(); };
+        outbox_->committed(what.outputs.size(),
+                           std::accumulate(what.outputs.begin(), what.outputs.end(), std::size_t{0}, add));
       }
     } else if (kept) {
       lost_ = kept;
@@ -647,6 +664,64 @@ asio::awaitable<bool> PartitionWorker::commit_now(Cursor cursor) {
     std::rethrow_exception(std::exchange(commit_error_, nullptr));
   }
   co_return same(committed_, cursor);
+}
+
+// --- what handlers emit
+
+void PartitionWorker::start_outbox() {
+  if (shift_.emit_client == nullptr || !ours()) {
+    return;
+  }
+  outbox_told_.clear();
+  outbox_.emplace(place_.executor, *shift_.emit_client, *shift_.emit_target,
+                  OutboxSource{place_.topic.name, place_.topic.log_id, tenure_.partition,
+                               place_.options.group, tenure_.fence},
+                  wake_);
+  outbox_->start();
+}
+
+// A worker that emits nothing cannot publish what an earlier one left, and must not work as if it were not
+// there.
+asio::awaitable<void> PartitionWorker::refuse_left_outputs() {
+  if (outbox_ || !ours()) {
+    co_return;
+  }
+  redis::Request request;
+  request.command("XLEN", keys_.outbox);
+  request.command("XRANGE", keys_.outbox, "-", "+", "COUNT", 1);
+  const redis::Replies replies = co_await shift_.control.call(std::move(request));
+  if (replies[1].size() == 0) {
+    co_return;
+  }
+  const std::string topic = printable(replies[1][0][1].field("t").value_or(""));
+  fail(ErrorKind::usage,
+       "{}: what handlers of group {} emitted to topic {} for {} events is not published yet: work with "
+       "--emit {} "
+       "until it is",
+       where_, place_.options.group, topic, replies[0].number(), topic);
+}
+
+void PartitionWorker::look_at_outbox() {
+  if (!outbox_) {
+    return;
+  }
+  outbox_->throw_if_failed();
+  if (outbox_->fenced()) {
+    lost_ = Kept::fenced;
+  }
+  const std::string& waits_for = outbox_->waits_for();
+  if (std::exchange(outbox_told_, waits_for) != waits_for && !waits_for.empty()) {
+    shift_.tell(fmt::format("what is emitted waits: {}", waits_for), tenure_.partition);
+  }
+  sink_->hold_back(!outbox_->full()
+                       ? std::string()
+                       : fmt::format("the derived events of {} events wait to be published{}{}",
+                                     outbox_->entries(), waits_for.empty() ? "" : ": ", waits_for));
+}
+
+// Who was told to end leaves to the next one what cannot be published now.
+bool PartitionWorker::outbox_may_be_left() const {
+  return outbox_drained() || (!staying() && !outbox_->waits_for().empty());
 }
 
 // --- held keys

@@ -4,6 +4,7 @@
 
 #include "continuum/commit.hpp"
 #include "continuum/lease.hpp"
+#include "continuum/outbox.hpp"
 #include "continuum/sink.hpp"
 
 #include <exception>
@@ -25,6 +26,8 @@ struct Shift {
   Workplace& place;
   redis::Client& control;  // leases and commits
   LeaseHolder me;
+  redis::Client* emit_client = nullptr;  // null: nothing is emitted
+  EmitTarget* emit_target = nullptr;
   Stopping stopping = Stopping::no;
   std::function<void()> renew_soon;  // somebody's state changed
   std::function<void()> on_ended;    // a partition halted, or a shared one was left
@@ -111,6 +114,13 @@ class PartitionWorker {
   asio::awaitable<void> learn_held();
   asio::awaitable<void> read_letters(EntryId after);
 
+  // --- what handlers emit
+  void start_outbox();
+  asio::awaitable<void> refuse_left_outputs();
+  void look_at_outbox();
+  [[nodiscard]] bool outbox_drained() const { return !outbox_ || outbox_->drained(); }
+  [[nodiscard]] bool outbox_may_be_left() const;
+
   // --- barriers
   asio::awaitable<void> cross_barrier();
   asio::awaitable<void> reach(Generation generation);
@@ -141,7 +151,9 @@ class PartitionWorker {
 
   std::shared_ptr<LogQueue> queue_;
   std::shared_ptr<Sink> sink_;
-  Offset expected_;  // of the next entry; the first one may begin earlier
+  std::optional<Outbox> outbox_;
+  std::string outbox_told_;  // why it waits
+  Offset expected_;          // of the next entry; the first one may begin earlier
   bool first_entry_ = true;
   std::optional<Offset> gap_;  // where the log goes on instead
   std::optional<Offset> end_;  // where a drained run ends

@@ -95,6 +95,12 @@ class Request {
     block_ = d;
     return *this;
   }
+  // Never sent over another connection than this one (Client::connections()): once it is gone there is no
+  // answer, Replies of size 0. For what builds on answers that a server may forget when it is restarted.
+  Request& only_on(std::uint64_t connection) {
+    connection_ = connection;
+    return *this;
+  }
 
   [[nodiscard]] const std::string& bytes() const { return bytes_; }
   [[nodiscard]] std::size_t replies() const { return replies_; }
@@ -102,6 +108,7 @@ class Request {
   [[nodiscard]] bool keeps_errors() const { return keep_errors_; }
   [[nodiscard]] bool keeps_full() const { return keep_full_; }
   [[nodiscard]] Milliseconds block() const { return block_; }
+  [[nodiscard]] std::optional<std::uint64_t> connection() const { return connection_; }
 
  private:
   template <class T>
@@ -120,6 +127,7 @@ class Request {
   bool keep_errors_ = false;
   bool keep_full_ = false;
   Milliseconds block_{0};
+  std::optional<std::uint64_t> connection_;
 };
 
 // A view of one reply; valid while its Replies lives. Asking for what it is not throws Error{server}:

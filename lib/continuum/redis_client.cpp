@@ -105,6 +105,11 @@ struct Client::Impl : std::enable_shared_from_this<Client::Impl> {
       throw Error(*dead);
     }
     auto ticket = std::make_shared<Pending>(executor, std::move(request));
+    const auto bound = ticket->request.connection();
+    if (bound && (!connection || *bound != connections)) {
+      finish(ticket, std::nullopt);
+      return ticket;
+    }
     queue.push_back(ticket);
     start();
     if (connection) {
@@ -175,17 +180,19 @@ struct Client::Impl : std::enable_shared_from_this<Client::Impl> {
       if (connections != before && lost->trouble == Trouble::lost) {
         backoff = backoff_min;
       }
+      const bool waited_for = !queue.empty();
+      finish_bound();
       give_up(*lost);
       if (dead) {
         co_return;
       }
+      if (waited_for && !noticed) {
+        noticed = true;
+        say(fmt::format("{}; trying again", lost->error.message()));
+      }
       if (queue.empty()) {
         co_await arrived.wait();
         continue;
-      }
-      if (!noticed) {
-        noticed = true;
-        say(fmt::format("{}; trying again", lost->error.message()));
       }
       std::uniform_real_distribution<double> spread(0.5, 1.0);
       asio::steady_timer pause(
@@ -195,6 +202,17 @@ struct Client::Impl : std::enable_shared_from_this<Client::Impl> {
     }
     fail_all(Error(ErrorKind::interrupted, "interrupted"));
     stood.notify();
+  }
+
+  // Requests that belong to the connection that was lost.
+  void finish_bound() {
+    std::erase_if(queue, [](const Ticket& ticket) {
+      const bool bound = ticket->request.connection().has_value();
+      if (bound) {
+        finish(ticket, std::nullopt);
+      }
+      return bound;
+    });
   }
 
   // Fails the requests whose time is over; a first connection that was refused is not tried again.

@@ -22,9 +22,6 @@ class HeldEvents;
 class OutputWriter;
 class ProcessGuard;
 
-// Of what a handler emits for one event, before it is wrapped.
-inline constexpr std::size_t emitted_bytes_max = std::size_t{8} << 20;
-
 // Goes on while the process is stopped and while the machine sleeps, as the server's clock does.
 struct BootClock {
   using duration = std::chrono::nanoseconds;
@@ -52,8 +49,8 @@ struct Workplace {
   enum class Printed : std::uint8_t { lines, array };
   // Makes final events of what a handler printed for an event. Returns what is wrong with it, or nothing.
   // Empty when nothing is emitted.
-  std::function<std::optional<std::string>(std::string_view event, const std::string& handler,
-                                           std::string_view printed, Printed as, std::string& output)>
+  std::function<std::optional<std::string>(const EmitCause& cause, std::string_view printed, Printed as,
+                                           std::string& output)>
       emit;
 
   // Of a trial: what handlers say is told, and has no consequences. Empty: it has.
@@ -121,8 +118,10 @@ class Sink {
   [[nodiscard]] virtual bool settled() const = 0;     // everything that budget was taken for is finished
   [[nodiscard]] virtual Doing doing() const = 0;
   [[nodiscard]] virtual bool halted() const = 0;
-  // Starts nothing more for now. Empty: goes on.
+  // Starts nothing more for now, because somebody wants that. Empty: goes on.
   virtual void pause(const std::string& why) = 0;
+  // Likewise, because what it did has no room any more.
+  virtual void hold_back(const std::string& why) { (void)why; }
 
   // What goes with a commit of everything before its cursor; it is taken out of here.
   virtual void collect(Commit& commit) { (void)commit; }

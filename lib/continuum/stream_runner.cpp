@@ -345,8 +345,9 @@ class StreamRunner final : public Runner, public std::enable_shared_from_this<St
     }
     std::string output;
     if (!verdict->output.empty()) {
-      if (const auto wrong = site_.place.emit(subscription_.line(*offset), handler_->spec.name,
-                                              verdict->output, Workplace::Printed::array, output)) {
+      const EmitCause cause{site_.tenure.partition, *offset, subscription_.line(*offset),
+                            handler_->spec.name};
+      if (const auto wrong = site_.place.emit(cause, verdict->output, Workplace::Printed::array, output)) {
         subscription_.settle(*offset, Verdict::retry, *wrong);
         return;
       }

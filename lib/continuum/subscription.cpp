@@ -16,11 +16,12 @@ namespace continuum {
 namespace {
 
 constexpr std::size_t why_bytes_max = 300;
-constexpr Milliseconds freed_soon{2};      // a key whose release is being committed
-constexpr Milliseconds key_poll{20};       // a key that is at another event
-constexpr Milliseconds full_poll{100};     // for room for one more letter
-constexpr Milliseconds full_pause{1'000};  // likewise, of an event that failed
-constexpr Milliseconds burst{100};         // a handler with a rate may catch up this much
+constexpr Milliseconds freed_soon{2};                             // a key whose release is being committed
+constexpr Milliseconds key_poll{20};                              // a key that is at another event
+constexpr Milliseconds full_poll{100};                            // for room for one more letter
+constexpr Milliseconds full_pause{1'000};                         // likewise, of an event that failed
+constexpr std::size_t outputs_bytes_max = std::size_t{16} << 20;  // of events that no commit has passed
+constexpr Milliseconds burst{100};  // a handler with a rate may catch up this much
 
 SystemTime system_now() {
   return std::chrono::time_point_cast<Milliseconds>(std::chrono::system_clock::now());
@@ -198,11 +199,17 @@ std::optional<Window::Event> Subscription::take(Clock::time_point now) {
 }
 
 std::optional<Window::Event> Subscription::take_event(Clock::time_point now) {
-  auto event = site_.window.take(lane_, now);
-  while (event && site_.held.any(spec().name) && held_back(*event, now)) {
-    event = site_.window.take(lane_, now);
+  while (auto event = site_.window.take(lane_, now)) {
+    // Only the one that all others wait for makes them fewer.
+    if (site_.outputs_bytes >= outputs_bytes_max && event->offset != site_.window.finished().offset) {
+      site_.window.put_back(lane_, event->offset);
+      return std::nullopt;
+    }
+    if (!site_.held.any(spec().name) || !held_back(*event, now)) {
+      return event;
+    }
   }
-  return event;
+  return std::nullopt;
 }
 
 std::optional<Window::Event> Subscription::take_letter(Clock::time_point now) {

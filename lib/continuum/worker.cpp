@@ -83,6 +83,7 @@ class Worker {
   void say_state();
   asio::awaitable<void> limit_time();
   asio::awaitable<void> hurry();
+  void prepare_emit();
   void make_partitions();
   void stop(Stopping how);
   void look_for_end();
@@ -103,6 +104,9 @@ class Worker {
   DecodePool pool_;
   Workplace place_;
   Shift shift_;
+  std::optional<EmitWrapper> emit_wrapper_;
+  std::optional<EmitTarget> emit_target_;
+  std::unique_ptr<redis::Client> emit_client_;
   std::vector<std::unique_ptr<redis::Client>> read_clients_;
   std::vector<std::unique_ptr<LogReader>> readers_;
   std::vector<std::unique_ptr<PartitionWorker>> partitions_;
@@ -166,7 +170,9 @@ Worker::Worker(redis::Session& session, const Topic& topic, const WorkOptions& o
              {},
              {},
              {}},
-      shift_{place_, control_, {random_owner(), options.who, options.lease}, Stopping::no, {}, {}, {}},
+      shift_{place_,  control_, {random_owner(), options.who, options.lease},
+             nullptr, nullptr,  Stopping::no,
+             {},      {},       {}},
       say_(executor_),
       ended_(executor_),
       renew_(executor_),
@@ -186,6 +192,25 @@ Worker::Worker(redis::Session& session, const Topic& topic, const WorkOptions& o
   shift_.renew_soon = [this] { renew_.notify(); };
   shift_.on_ended = [this] { look_for_end(); };
   shift_.tell = [this](const std::string& what, Partition partition) { tell(what, partition); };
+}
+
+void Worker::prepare_emit() {
+  if (!options_.emit_to) {
+    return;
+  }
+  emit_wrapper_.emplace(options_.emit, *options_.emit_to, place_.topic.name, options_.group);
+  emit_target_.emplace(*options_.emit_to);
+  redis::ClientOptions client;
+  client.needs.access = redis::Needs::Access::write;
+  client.retry_for = reader_retry_for;
+  emit_client_ = std::make_unique<redis::Client>(executor_, control_.address(), client);
+  shift_.emit_client = emit_client_.get();
+  shift_.emit_target = &*emit_target_;
+  place_.emit = [this](const EmitCause& cause, std::string_view printed, Workplace::Printed as,
+                       std::string& output) {
+    return as == Workplace::Printed::lines ? emit_wrapper_->wrap_lines(cause, printed, output)
+                                           : emit_wrapper_->wrap_array(cause, printed, output);
+  };
 }
 
 void Worker::make_partitions() {
@@ -248,6 +273,9 @@ asio::awaitable<void> Worker::hurry() {
   const auto [error] = co_await hurry_.async_wait(as_result);
   if (!error && !closing_) {
     control_.close();
+    if (emit_client_) {
+      emit_client_->close();
+    }
   }
 }
 
@@ -484,6 +512,7 @@ WorkSummary Worker::run() {
   if (const auto changes = handlers_.notify_fd()) {
     handlers_changed_.emplace(executor_, ::fcntl(*changes, F_DUPFD_CLOEXEC, 3));
   }
+  prepare_emit();
   make_partitions();
   bool done = false;
   asio::co_spawn(executor_, work(), [&](const std::exception_ptr&) { done = true; });

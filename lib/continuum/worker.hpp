@@ -2,6 +2,7 @@
 // prints it), and commits what is done (PROTOCOLS: Lease, Commit, Barriers; G4 and G5 in docs/guarantees.md).
 #pragma once
 
+#include "continuum/emit.hpp"
 #include "continuum/handler_spec.hpp"
 #include "continuum/redis.hpp"
 #include "continuum/topic.hpp"
@@ -44,6 +45,9 @@ struct WorkOptions {
   Dispatch dispatch = Dispatch::sequence;
   std::uint64_t held_events_max = 100'000;  // of each partition: it waits when there is no room for another
   std::vector<std::string> environment;     // NAME=value, for handlers; secrets are taken out of it
+  // What handlers give out becomes events of this topic, on the same server.
+  std::optional<Topic> emit_to;
+  EmitOptions emit;
 
   Printing printing = Printing::event;
   int output_fd = 1;

@@ -223,3 +223,30 @@ TEST_CASE("an answer of another form is an error, never undefined behaviour") {
   CHECK_THROWS_AS((void)replies[0][0], Error);
   CHECK_THROWS_AS((void)replies[1].text(), Error);
 }
+
+TEST_CASE("a request that belongs to a connection is not sent over the next one") {
+  test::RedisServer server;
+  auto options = writer();
+  options.retry_for = 10s;
+  redis::Session session(redis::Address::parse(server.url()), options);
+  const auto set = [&](std::uint64_t connection) {
+    redis::Request request;
+    request.command("INCR", "n").only_on(connection);
+    return session.call(std::move(request)).size();
+  };
+  CHECK(set(1) == 1);
+  CHECK(set(2) == 0);
+  const auto control = server.session();
+  redis::Request kill;
+  kill.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes");
+  control->call(std::move(kill));
+  // Whether the end was noticed before or after it was sent.
+  CHECK(set(1) == 0);
+  CHECK(set(1) == 0);
+  // Others are, and with them comes the next connection.
+  redis::Request get;
+  get.command("GET", "n");
+  CHECK(session.call(std::move(get))[0].text() == "1");
+  CHECK(set(1) == 0);
+  CHECK(set(2) == 1);
+}

@@ -20,6 +20,28 @@ inline std::string event_line(std::string_view id, std::string_view key,
       id, type, key, id);
 }
 
+// The events of one partition, without their newlines.
+inline std::vector<std::string> stored_lines(continuum::redis::Session& session, std::string_view topic,
+                                             std::uint32_t partition) {
+  const continuum::Partition p(partition);
+  continuum::redis::Request request;
+  request.command("XRANGE", continuum::log_key(topic, p), "-", "+");
+  const auto replies = session.call(std::move(request));
+  continuum::FrameDecoder decoder;
+  std::string lines;
+  std::vector<std::string> out;
+  for (std::size_t i = 0; i < replies[0].size(); ++i) {
+    const auto entry = continuum::parse_entry(replies[0][i], topic, p);
+    if (!entry.barrier) {
+      continuum::decode_entry(decoder, entry, topic, p, lines);
+      for (std::string_view rest = lines; !rest.empty(); rest.remove_prefix(out.back().size() + 1)) {
+        out.emplace_back(rest.substr(0, rest.find('\n')));
+      }
+    }
+  }
+  return out;
+}
+
 // A topic "t" whose logs are written by this test, entry by entry.
 class LogData {
  public:

@@ -390,7 +390,7 @@ TEST_SUITE("event: CloudEvents input") {
     auto options = cloudevents_options();
     options.key = Selector::parse("/data/thread_id");
     CHECK(rejection_of(options, cloudevent) ==
-          "the CloudEvent's partitionkey is not the key that --key selects");
+          "the CloudEvent's partitionkey is not the key that is selected for it");
     options.key = Selector::parse("=k");
     CHECK(wrap(options, cloudevent).line == cloudevent);
     options.key = Selector::parse("/data/none");

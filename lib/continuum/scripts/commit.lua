@@ -3,25 +3,29 @@
 -- A commit that stores letters or outputs is sent as commit_grow: the same text without allow-oom.
 -- KEYS group log dead held outbox
 -- ARGV fence, number, offset, entry, passed generation, group, how many letters, how many steps, how many outputs,
+--   topic of the outputs,
 --   per letter: handler/key, offset, state, attempts, milliseconds, reason, event
 --   per step:   done|discard|failed|free|answered, entry id of the letter, handler/key, text (failed: how;
 --               free: how many letters stay)
---   per output: events
+--   per output: how many events, events
 -- -> OK | ALREADY | FENCED fence | CONFLICT number | NOGROUP
-local h = redis.call('HMGET', KEYS[1], 'fence', 'number', 'owner')
+local h = redis.call('HMGET', KEYS[1], 'fence', 'number', 'owner', 'run')
 if not h[1] then return {'NOGROUP'} end
 if h[1] ~= ARGV[1] or h[3] == '' then return {'FENCED', h[1]} end
 local number, stored = tonumber(ARGV[2]), tonumber(h[2])
 local letters, steps, outputs = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 if not number or not tonumber(ARGV[3]) or not tonumber(ARGV[5]) or not letters or not steps or not outputs
-  or #ARGV ~= 9 + 7 * letters + 4 * steps + outputs then
+  or #ARGV ~= 10 + 7 * letters + 4 * steps + 2 * outputs then
   return redis.error_reply('ERR commit: bad argument')
+end
+for i = #ARGV - 2 * outputs + 1, #ARGV, 2 do
+  if (tonumber(ARGV[i]) or 0) < 1 then return redis.error_reply('ERR commit: bad argument') end
 end
 if number == stored then return {'ALREADY'} end
 if number ~= stored + 1 then return {'CONFLICT', h[2]} end
 redis.call('HSET', KEYS[1], 'number', ARGV[2], 'offset', ARGV[3], 'entry', ARGV[4], 'passed', ARGV[5])
 redis.call('HINCRBY', KEYS[1], 'beat', 1)
-local at = 9
+local at = 10
 for _ = 1, letters do
   local whose, state = ARGV[at + 1], ARGV[at + 3]
   local slash = string.find(whose, '/', 1, true)
@@ -58,9 +62,12 @@ for _ = 1, steps do
   end
   at = at + 4
 end
-for i = 1, outputs do
-  local n = redis.call('HINCRBY', KEYS[1], 'outbox', 1)
-  redis.call('XADD', KEYS[5], '*', 'n', string.format('%.0f', n), 'e', ARGV[at + i])
+-- Every derived event has a number of its own: its position in the producer that forwards it.
+for _ = 1, outputs do
+  local last = redis.call('HINCRBY', KEYS[1], 'outbox', ARGV[at + 1])
+  redis.call('XADD', KEYS[5], '*', 'n', string.format('%.0f', last - tonumber(ARGV[at + 1]) + 1), 'r', h[4] or '1',
+    't', ARGV[10], 'e', ARGV[at + 2])
+  at = at + 2
 end
 -- The consumer group is for the eyes of other tools: without it nothing is wrong.
 redis.pcall('XGROUP', 'SETID', KEYS[2], ARGV[6], ARGV[4])

@@ -31,8 +31,12 @@ else
   local last = redis.call('XREVRANGE', KEYS[3], '+', '-', 'COUNT', 1)[1]
   if last then entry = last[1] end
 end
+-- A group that is registered again after it was forgotten is in a run that no earlier one had: what is emitted is
+-- numbered anew in it.
+local now = redis.call('TIME')
+local run = string.format('%.0f', tonumber(now[1]) * 1000000 + tonumber(now[2]))
 redis.call('HSET', KEYS[1], 'offset', offset, 'entry', entry, 'number', '0', 'passed', '0', 'from', from,
-  'owner', '', 'fence', '0', 'beat', '0', 'run', '1')
+  'owner', '', 'fence', '0', 'beat', '0', 'run', run)
 redis.call('HSET', KEYS[2], 'group:' .. ARGV[2], '1')
 -- A Redis consumer group of the same name shows the group to tools that know only those.
 redis.pcall('XGROUP', 'CREATE', KEYS[3], ARGV[2], entry)

@@ -64,34 +64,6 @@ Emitted parse_emitted(redis::Reply entry) {
 
 }  // namespace
 
-// --- the target
-
-EmitTarget::EmitTarget(Topic topic) : topic_(std::move(topic)) {}
-
-void EmitTarget::update(Topic topic) {
-  if (topic.log_id != topic_.log_id) {
-    fail(ErrorKind::loss,
-         "topic {}, which is emitted to, is another one than when this worker started: was it dropped and "
-         "created "
-         "again? Start the worker again to emit to the new one",
-         topic_.name);
-  }
-  if (topic.active >= topic_.active) {
-    topic_ = std::move(topic);
-  }
-}
-
-const Ring& EmitTarget::ring(Generation generation) {
-  if (const auto found = rings_.find(generation); found != rings_.end()) {
-    return found->second;
-  }
-  const auto description = topic_.rings.find(generation);
-  if (description == topic_.rings.end()) {
-    fail(ErrorKind::loss, "topic {} does not describe generation {} of its ring", topic_.name, generation);
-  }
-  return rings_.try_emplace(generation, description->second).first->second;
-}
-
 // --- the story
 
 Outbox::Outbox(asio::any_io_executor executor, redis::Client& client, EmitTarget& target, OutboxSource source,
@@ -252,8 +224,10 @@ asio::awaitable<std::optional<redis::Replies>> Outbox::ask(redis::Request reques
     unread_ = true;
     connection_.reset();
     begin_again();
-    set_waits_for(
-        fmt::format("{} does not answer, or refuses to store what is emitted", client_.address().text()));
+    if (losses_ > losses_at_once) {
+      set_waits_for(
+          fmt::format("{} does not answer, or refuses to store what is emitted", client_.address().text()));
+    }
     co_return std::nullopt;
   }
   co_return replies;
@@ -302,6 +276,8 @@ asio::awaitable<std::optional<Outbox::Reading>> Outbox::read() {
   if (reading.read().size() == 0) {
     unread_ = notices != notices_;
     bytes_ = unread_ ? bytes_ : 0;
+    losses_ = 0;
+    set_waits_for({});
     owner_.notify();
     co_return std::nullopt;
   }

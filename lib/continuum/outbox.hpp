@@ -10,10 +10,8 @@
 #pragma once
 
 #include "continuum/commit.hpp"
-#include "continuum/frame.hpp"
+#include "continuum/emit_target.hpp"
 #include "continuum/redis_client.hpp"
-#include "continuum/ring.hpp"
-#include "continuum/topic.hpp"
 #include "continuum/wake.hpp"
 
 #include <cstddef>
@@ -26,24 +24,6 @@
 #include <vector>
 
 namespace continuum {
-
-// The topic that is emitted to, as the partitions of one worker share it.
-class EmitTarget {
- public:
-  explicit EmitTarget(Topic topic);
-
-  [[nodiscard]] const Topic& topic() const { return topic_; }
-  // As it is now. Throws Error{loss} when it is another topic of that name.
-  void update(Topic topic);
-  // Throws Error{loss} for a generation that the topic does not describe.
-  [[nodiscard]] const Ring& ring(Generation generation);
-  [[nodiscard]] FrameEncoder& encoder() { return encoder_; }
-
- private:
-  Topic topic_;
-  std::map<Generation, Ring> rings_;
-  FrameEncoder encoder_;
-};
 
 // Whose outbox, under which lease.
 struct OutboxSource {

@@ -204,6 +204,7 @@ void Worker::prepare_emit() {
   client.needs.access = redis::Needs::Access::write;
   client.retry_for = reader_retry_for;
   emit_client_ = std::make_unique<redis::Client>(executor_, control_.address(), client);
+  run_until_done(io_, emit_client_->ready());  // a server that cannot be reached is heard of at once
   shift_.emit_client = emit_client_.get();
   shift_.emit_target = &*emit_target_;
   place_.emit = [this](const EmitCause& cause, std::string_view printed, Workplace::Printed as,

@@ -115,6 +115,21 @@ class Chain {
     CHECK_MESSAGE(worker.wait() == 0, test::read_file(log()));
   }
 
+  // Until two workers share each stage.
+  void await_workers() const {
+    const auto session = server_.session();
+    const auto deadline = std::chrono::steady_clock::now() + 30s;
+    for (const auto* topic : {"first", "second"}) {
+      for (std::uint64_t members = 0; members < 2;) {
+        REQUIRE(std::chrono::steady_clock::now() < deadline);
+        redis::Request request;
+        request.command("ZCARD", members_key(topic, "g"));
+        members = session->call(std::move(request))[0].number();
+        std::this_thread::sleep_for(2ms);
+      }
+    }
+  }
+
   struct Event {
     std::string place;  // PARTITION-OFFSET
     std::string key;
@@ -220,6 +235,8 @@ void kill_chain(const std::string& mode, std::uint64_t per_second, int server_ki
   for (std::size_t i = 0; i < 4; ++i) {
     workers.push_back(start(i));
   }
+  // A worker that never reached the server does not wait for it.
+  chain.await_workers();
   for (int i = 0; i < kills; ++i) {
     const std::size_t which = random() % workers.size();
     auto& victim = workers[which];

@@ -592,3 +592,19 @@ TEST_CASE("one who was fenced while it slept takes nothing for loss") {
   next.drain();
   check_each_once_and_in_order(stored(server), numbers.count());
 }
+
+TEST_CASE("a server that is full makes what is emitted wait, and says so, and goes on when there is room") {
+  test::RedisServer server;
+  make_topics(server);
+  Emitter emitter(server);
+  Numbers numbers;
+  emitter.commit(numbers.outputs(50));
+  emitter.control({"CONFIG", "SET", "maxmemory", "1"});
+  emitter.run_until([&] { return !emitter.outbox().waits_for().empty(); });
+  CHECK(emitter.outbox().waits_for().find("refuses to store what is emitted") != std::string::npos);
+  CHECK(emitter.stored_outputs() == 50);
+  emitter.control({"CONFIG", "SET", "maxmemory", "0"});
+  emitter.drain();
+  CHECK(emitter.outbox().waits_for().empty());
+  check_each_once_and_in_order(stored(server), numbers.count());
+}

@@ -39,8 +39,7 @@ struct HandlerTrial::Impl {
               Budget(std::nullopt), {},    0,       0,    {},      {},     {}},
         wake(io.get_executor()),
         told(std::move(hear)) {
-    place.emit = [](std::string_view, const std::string&, std::string_view printed, Workplace::Printed,
-                    std::string& output) {
+    place.emit = [](const EmitCause&, std::string_view printed, Workplace::Printed, std::string& output) {
       output = printed;
       return std::optional<std::string>();
     };

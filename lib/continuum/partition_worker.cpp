@@ -724,7 +724,10 @@ asio::awaitable<void> PartitionWorker::examine_log() {
   const Offset next(replies[0].number());
   const Offset read = std::max(expected_, queue_->read_up_to().value_or(expected_));
   const bool nothing_follows = replies[1].size() == 0;
-  if ((next >= read && !(next > read && nothing_follows)) || !co_await still_ours()) {
+  if (next >= read && !(next > read && nothing_follows)) {
+    co_return;
+  }
+  if (!co_await still_ours()) {
     co_return;
   }
   // Read again after the server was asked, what came meanwhile is no loss.

@@ -36,7 +36,7 @@ class SharingWorker {
                 const std::string& printed)
       : session_(std::move(session)), topic_(topic), options_(std::move(options)) {
     REQUIRE(::pipe2(stop_, O_CLOEXEC) == 0);
-    options_.stop_fd = stop_[0];
+    options_.requests_fd = stop_[0];
     options_.output_fd = ::open(printed.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     options_.say = [this](const std::string& text) {
       const std::lock_guard lock(saying_);

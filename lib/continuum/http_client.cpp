@@ -5,6 +5,7 @@
 #include "continuum/error.hpp"
 #include "continuum/http_response.hpp"
 #include "continuum/names.hpp"
+#include "continuum/tls.hpp"
 
 #include <netdb.h>
 #include <sys/socket.h>
@@ -32,6 +33,7 @@ constexpr Milliseconds connect_limit{10'000};
 constexpr std::size_t read_bytes = 4 << 10;
 constexpr std::size_t idle_max = 1024;
 constexpr std::size_t url_bytes_max = 8 << 10;
+constexpr std::size_t host_bytes_max = 253;  // of a name in DNS
 
 bool is_host_byte(char c) {
   return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '-' ||
@@ -43,7 +45,7 @@ bool is_address_byte(char c) {
 }
 
 [[noreturn]] void fail_url(std::string_view why) {
-  fail(ErrorKind::usage, "the url of a handler is {}; give http://HOST[:PORT]/PATH", why);
+  fail(ErrorKind::usage, "the url of a handler is {}; give http://HOST[:PORT]/PATH or https://…", why);
 }
 
 std::uint16_t parse_port(std::string_view text) {
@@ -58,18 +60,14 @@ std::uint16_t parse_port(std::string_view text) {
 }  // namespace
 
 HttpUrl parse_http_url(std::string_view text) {
-  constexpr std::string_view scheme = "http://";
-  if (text.starts_with("https://")) {
-    fail(
-        ErrorKind::usage,
-        "the url of a handler is https, which this version cannot speak: give an http URL of a proxy on this "
-        "machine that does");
-  }
+  HttpUrl url;
+  url.is_secure = text.starts_with("https://");
+  const std::string_view scheme = url.is_secure ? "https://" : "http://";
+  url.port = url.is_secure ? 443 : 80;
   if (!text.starts_with(scheme) || text.size() > url_bytes_max) {
-    fail_url("not one that begins with http://, or too long");
+    fail_url("not one that begins with http:// or https://, or too long");
   }
   text.remove_prefix(scheme.size());
-  HttpUrl url;
   url.authority = text.substr(0, text.find_first_of("/?#"));
   text.remove_prefix(url.authority.size());
   if (url.authority.find('@') != std::string::npos) {
@@ -90,9 +88,11 @@ HttpUrl parse_http_url(std::string_view text) {
     fail_url("one with an address that has no closing bracket");
   }
   url.host = bracket ? authority.substr(1, host_end - 1) : authority.substr(0, host_end);
-  if (url.host.empty() || !std::ranges::all_of(url.host, bracket ? is_address_byte : is_host_byte)) {
+  if (url.host.empty() || url.host.size() > host_bytes_max ||
+      !std::ranges::all_of(url.host, bracket ? is_address_byte : is_host_byte)) {
     fail_url(
-        "one without a host, or with a host that has other characters than letters, digits, '.' and '-'");
+        "one without a host, or with one that is too long or has other characters than letters, digits, '.' "
+        "and '-'");
   }
   const std::string_view port = authority.substr(host_end + (bracket ? 1 : 0));
   if (!port.empty() && port[0] != ':') {
@@ -173,18 +173,93 @@ struct Lookup {
 
 namespace {
 
+// What came of reading: bytes, or an error.
+struct Arrived {
+  asio::error_code error;
+  std::string_view bytes;
+};
+
 struct Connection {
   explicit Connection(const asio::any_io_executor& executor) : socket(executor) {}
-  asio::ip::tcp::socket socket;
-  bool connected = false;
-  std::array<char, read_bytes> buffer;
 
-  // A server closes what has been idle for long.
+  // A server closes what has been idle for long. (With TLS there may be something to read that is for TLS
+  // alone.)
   [[nodiscard]] bool usable() {
     char byte = 0;
-    return ::recv(socket.native_handle(), &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 &&
-           (errno == EAGAIN || errno == EWOULDBLOCK);
+    const ssize_t n = ::recv(socket.native_handle(), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+    return n < 0 ? errno == EAGAIN || errno == EWOULDBLOCK : n > 0 && tls;
   }
+
+  // Returns why not; empty when the connection is secure.
+  asio::awaitable<std::string> secure(const std::string& host) {
+    tls = std::make_unique<TlsSession>(host);
+    for (;;) {
+      const auto step = tls->handshake();
+      const asio::error_code unsent = co_await send_output();
+      if (step == TlsSession::Step::done) {
+        co_return unsent ? unsent.message() : std::string();
+      }
+      if (step != TlsSession::Step::wants_input) {
+        co_return tls->problem().empty() ? "TLS ended in the handshake" : tls->problem();
+      }
+      if (const asio::error_code error = co_await receive_input()) {
+        co_return error == asio::error::eof ? "closed in the TLS handshake" : error.message();
+      }
+    }
+  }
+
+  asio::awaitable<asio::error_code> write(std::string_view head, std::string_view body) {
+    if (tls) {
+      bool failed = tls->write(head) != TlsSession::Step::done;
+      failed = failed || (!body.empty() && tls->write(body) != TlsSession::Step::done);
+      if (failed) {
+        co_return asio::error::broken_pipe;
+      }
+      co_return co_await send_output();
+    }
+    const std::array<asio::const_buffer, 2> both{asio::buffer(head), asio::buffer(body)};
+    const auto [error, n] = co_await asio::async_write(socket, both, as_result);
+    co_return error;
+  }
+
+  // The bytes are valid until the next call.
+  asio::awaitable<Arrived> read() {
+    while (tls) {
+      std::size_t size = 0;
+      const auto step = tls->read(plain, size);
+      if (step == TlsSession::Step::done) {
+        co_return Arrived{{}, std::string_view(plain.data(), size)};
+      }
+      if (step != TlsSession::Step::wants_input) {
+        co_return Arrived{asio::error::eof, {}};
+      }
+      if (const asio::error_code error = co_await receive_input()) {
+        co_return Arrived{error, {}};
+      }
+    }
+    const auto [error, n] = co_await socket.async_read_some(asio::buffer(buffer), as_result);
+    co_return Arrived{error, std::string_view(buffer.data(), n)};
+  }
+
+  asio::ip::tcp::socket socket;
+  bool connected = false;
+
+ private:
+  asio::awaitable<asio::error_code> send_output() {
+    const std::string output = tls->take_output();
+    const auto [error, n] = co_await asio::async_write(socket, asio::buffer(output), as_result);
+    co_return error;
+  }
+
+  asio::awaitable<asio::error_code> receive_input() {
+    const auto [error, n] = co_await socket.async_read_some(asio::buffer(buffer), as_result);
+    tls->give(std::string_view(buffer.data(), n));
+    co_return error;
+  }
+
+  std::unique_ptr<TlsSession> tls;
+  std::array<char, read_bytes> buffer{};
+  std::array<char, read_bytes> plain{};
 };
 
 struct Exchange {
@@ -286,18 +361,21 @@ struct HttpClient::State : std::enable_shared_from_this<State> {
       }
     });
     const auto [error] = co_await connection->socket.async_connect(endpoint, as_result);
+    std::string why = error ? error.message() : "";
+    if (!error) {
+      asio::error_code ignored;
+      connection->socket.set_option(asio::ip::tcp::no_delay(true), ignored);
+      connection->socket.set_option(asio::socket_base::keep_alive(true), ignored);
+      if (url.is_secure) {
+        why = co_await connection->secure(url.host);
+      }
+    }
     x.connecting.cancel();
-    if (error == asio::error::operation_aborted || (!error && !connection->socket.is_open())) {
+    if (!connection->socket.is_open()) {
       co_return "no answer";
     }
-    if (error) {
-      co_return error.message();
-    }
-    connection->connected = true;
-    asio::error_code ignored;
-    connection->socket.set_option(asio::ip::tcp::no_delay(true), ignored);
-    connection->socket.set_option(asio::socket_base::keep_alive(true), ignored);
-    co_return std::string();
+    connection->connected = why.empty();
+    co_return why;
   }
 
   asio::awaitable<void> find(Exchange& x, Clock::time_point deadline, Found& found) {
@@ -350,16 +428,14 @@ struct HttpClient::State : std::enable_shared_from_this<State> {
 
   static asio::awaitable<asio::error_code> talk(Exchange& x, HttpResponse& response) {
     const auto connection = x.connection;
-    const std::array<asio::const_buffer, 2> request{asio::buffer(x.head), asio::buffer(x.event)};
-    const auto [unsent, sent] = co_await asio::async_write(connection->socket, request, as_result);
+    const asio::error_code unsent = co_await connection->write(x.head, x.event);
     // A server that refuses an event may answer and close without having read it all.
     while (response.state() == HttpResponse::State::head || response.state() == HttpResponse::State::body) {
-      const auto [error, n] =
-          co_await connection->socket.async_read_some(asio::buffer(connection->buffer), as_result);
-      response.take(std::string_view(connection->buffer.data(), n));
-      if (error) {
+      const Arrived arrived = co_await connection->read();
+      response.take(arrived.bytes);
+      if (arrived.error) {
         response.end();
-        co_return unsent ? unsent : error;
+        co_return unsent ? unsent : arrived.error;
       }
     }
     co_return unsent;
@@ -430,7 +506,11 @@ struct HttpClient::State : std::enable_shared_from_this<State> {
 };
 
 HttpClient::HttpClient(const asio::any_io_executor& executor, HttpUrl url)
-    : state_(std::make_shared<State>(executor, std::move(url))) {}
+    : state_(std::make_shared<State>(executor, std::move(url))) {
+  if (state_->url.is_secure) {
+    require_tls();
+  }
+}
 
 HttpClient::~HttpClient() {
   stop();

@@ -22,8 +22,9 @@ inline constexpr Milliseconds http_timeout_default{30'000};
 struct HttpUrl {
   std::string host;  // a name, or a numeric address (IPv6 without its brackets)
   std::uint16_t port = 80;
-  std::string authority;  // host and port as the URL has them
-  std::string target;     // path and query
+  bool is_secure = false;  // https
+  std::string authority;   // host and port as the URL has them
+  std::string target;      // path and query
 
   friend bool operator==(const HttpUrl&, const HttpUrl&) = default;
 };
@@ -34,7 +35,7 @@ struct HttpUrl {
 struct HttpAnswer {
   enum class Outcome : std::uint8_t {
     answered,
-    no_connection,  // refused, no such host, or not within 10 s
+    no_connection,  // refused, no such host, a certificate that is not accepted, or not within 10 s
     timed_out,
     broken,  // the connection was lost before the status was known, or what came is no HTTP
   };
@@ -53,11 +54,11 @@ struct HttpAnswer {
 struct HttpDelivery {
   std::string_view topic;
   std::string_view group;
-  Partition partition;
-  Offset offset;
+  Partition partition{};
+  Offset offset{};
   std::uint32_t attempt = 1;
-  Fence fence;
-  Generation generation;
+  Fence fence{};
+  Generation generation{};
 };
 
 // Connections to one URL, kept alive; one for each request that is under way. On the executor's thread only.
@@ -67,6 +68,7 @@ struct HttpDelivery {
 // read at most.
 class HttpClient {
  public:
+  // Throws Error{usage} when the URL is https and this machine has no OpenSSL 3.
   HttpClient(const asio::any_io_executor& executor, HttpUrl url);
   ~HttpClient();  // as stop()
   HttpClient(const HttpClient&) = delete;

@@ -34,6 +34,7 @@ int run(std::span<const std::string> arguments);
 void add_publish(CLI::App& command, Context& context);
 void add_work(CLI::App& command, Context& context);
 void add_handlers(CLI::App& command, Context& context);
+void add_handlers_try(CLI::App& command, Context& context);
 void add_replay(CLI::App& command, Context& context);
 void add_inspect(CLI::App& command, Context& context);
 void add_topic(CLI::App& command, Context& context);

@@ -406,6 +406,9 @@ void add_check(CLI::App& command, Context& context) {
 void add_handlers(CLI::App& command, Context& context) {
   add_check(add_subcommand(command, "check", "whether a worker could use them, and what each would receive"),
             context);
+  add_handlers_try(
+      add_subcommand(command, "try", "what a handler says of an event, or of history; nothing moves"),
+      context);
 }
 
 }  // namespace continuum::app

@@ -409,7 +409,6 @@ void HeldEvents::committed() {
 }
 
 void HeldEvents::forget(Key& key) {
-  unlist(key);
   releasing_.erase(&key);
   const auto handler = handlers_.find(key.first.handler);
   if (--handler->second == 0) {

@@ -63,7 +63,8 @@ struct Run {
         verdicts(executor, output),
         changed(executor),
         gone(executor),
-        timer(executor) {
+        timer(executor),
+        closing(executor) {
     verdicts.non_blocking(true);
   }
 
@@ -95,10 +96,11 @@ struct Run {
   std::unique_ptr<Process> process;
   asio::posix::stream_descriptor events;
   asio::posix::stream_descriptor verdicts;
-  Wake changed;              // for the coroutine that writes
-  Wake gone;                 // for the one that reads: the process has exited
-  asio::steady_timer timer;  // for the one that watches the time
-  std::deque<Sent> sent;     // in the order of sending; answered ones leave when they come to the front
+  Wake changed;                // for the coroutine that writes
+  Wake gone;                   // for the one that reads: the process has exited
+  asio::steady_timer timer;    // for the one that watches the time
+  asio::steady_timer closing;  // for the one that watches its stdin
+  std::deque<Sent> sent;       // in the order of sending; answered ones leave when they come to the front
   std::size_t unanswered = 0;
   std::uint64_t passed = 0;
   Clock::time_point oldest_since;
@@ -209,6 +211,7 @@ class StreamRunner final : public Runner, public std::enable_shared_from_this<St
     asio::co_spawn(site_.place.executor, send(shared_from_this(), run), asio::detached);
     asio::co_spawn(site_.place.executor, receive(shared_from_this(), run), asio::detached);
     asio::co_spawn(site_.place.executor, watch_exit(run), asio::detached);
+    asio::co_spawn(site_.place.executor, watch_stdin(run), asio::detached);
     asio::co_spawn(site_.place.executor, watch_time(shared_from_this(), run), asio::detached);
   }
 
@@ -222,8 +225,7 @@ class StreamRunner final : public Runner, public std::enable_shared_from_this<St
       if (!batch.empty()) {
         const auto [error, n] = co_await asio::async_write(run->events, asio::buffer(batch), as_result);
         if (error) {
-          co_await wait_for_end(*run);
-          break;
+          break;  // it ended, or reads no more: who watches that tells what to do
         }
         continue;
       }
@@ -236,14 +238,16 @@ class StreamRunner final : public Runner, public std::enable_shared_from_this<St
     run->events.close(ignored);
   }
 
-  // It reads no more, which usually means that it has ended: who reads its verdicts sees that too.
-  static asio::awaitable<void> wait_for_end(Run& run) {
-    const auto deadline = Clock::now() + gentle;
-    while (!run.over && Clock::now() < deadline) {
-      co_await run.changed.wait(deadline);
+  // One that has closed its stdin gets no event any more: it has a while to end by itself.
+  static asio::awaitable<void> watch_stdin(std::shared_ptr<Run> run) {
+    co_await run->events.async_wait(asio::posix::stream_descriptor::wait_error, as_result);
+    if (run->over) {
+      co_return;
     }
-    if (!run.over && run.killed_because.empty()) {
-      kill(run, "the handler closed its stdin and did not end");
+    run->closing.expires_after(gentle);
+    co_await run->closing.async_wait(as_result);
+    if (!run->over && run->killed_because.empty()) {
+      kill(*run, "the handler closed its stdin and did not end");
     }
   }
 
@@ -432,6 +436,7 @@ class StreamRunner final : public Runner, public std::enable_shared_from_this<St
     run->events.close(ignored);
     run->changed.notify();
     run->timer.cancel();
+    run->closing.cancel();
     std::erase(runs_, run);
     if (!ending_ && site_.tenure.holds()) {
       blame(*run, status);

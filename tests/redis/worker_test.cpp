@@ -1,19 +1,7 @@
 // A worker against a real server: what is handled, what is committed, and what is refused.
-#include "redis/log_data.hpp"
-#include "redis/server.hpp"
-
-#include "continuum/error.hpp"
-#include "continuum/lease.hpp"
-#include "continuum/worker.hpp"
-
-#include <doctest/doctest.h>
-
-#include <fcntl.h>
-#include <unistd.h>
+#include "redis/work.hpp"
 
 #include <cstdlib>
-#include <functional>
-#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -21,81 +9,10 @@
 using namespace continuum;
 using namespace std::chrono_literals;
 
+using test::kind_of;
+using test::Work;
+
 namespace {
-
-class Work {
- public:
-  explicit Work(std::uint32_t partitions = 1) : session_(server_.session()), data_(*session_, partitions) {
-    register_group(*session_, data_.topic(), "g", "start");
-    options_.group = "g";
-    options_.partitions = data_.topic().partitions();
-    options_.ending = Ending::drained;
-    options_.environment = {"PATH=/usr/bin:/bin", "OUT=" + directory_.file("handled")};
-    handler_.name = "handler";
-    handler_.backoff_min = 1ms;
-    handler_.backoff_max = 5ms;
-    handler_.on_failure = OnFailure::halt;
-    options_.lease = 1s;
-    options_.say = [this](const std::string& text) { said_ += text + "\n"; };
-  }
-
-  test::LogData& data() { return data_; }
-  WorkOptions& options() { return options_; }
-  HandlerSpec& handler() { return handler_; }
-  [[nodiscard]] const std::string& said() const { return said_; }
-  [[nodiscard]] std::string handled() const { return test::read_file(directory_.file("handled")); }
-
-  // Runs the shell line for each event; $OUT is what handled() reads.
-  void handle(const std::string& line, HandlerMode mode = HandlerMode::exec) {
-    handler_.command = {"sh", "-c", line};
-    handler_.mode = mode;
-  }
-
-  WorkSummary run() {
-    const int fd = ::open(directory_.file("printed").c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    options_.output_fd = fd;
-    struct Close {
-      int fd;
-      ~Close() { ::close(fd); }
-    } const close{fd};
-    if (!handler_.command.empty()) {
-      options_.handlers = {handler_};
-    }
-    return work(*session_, data_.topic(), options_);
-  }
-  [[nodiscard]] std::string printed() const { return test::read_file(directory_.file("printed")); }
-
-  [[nodiscard]] GroupState state(std::uint32_t partition = 0) {
-    return *parse_group(data_.command("HGETALL", group(partition))[0]);
-  }
-  [[nodiscard]] static std::string group(std::uint32_t partition) {
-    return group_key("t", Partition(partition), "g");
-  }
-  // A connection of its own, for what happens while run() has the other one.
-  [[nodiscard]] std::unique_ptr<redis::Session> session() const { return server_.session(); }
-
- private:
-  test::RedisServer server_;
-  test::TemporaryDirectory directory_;
-  std::unique_ptr<redis::Session> session_;
-  test::LogData data_;
-  WorkOptions options_;
-  HandlerSpec handler_;
-  std::string said_;
-};
-
-ErrorKind kind_of(const std::function<void()>& body, std::string* message = nullptr) {
-  try {
-    body();
-  } catch (const Error& error) {
-    if (message != nullptr) {
-      *message = error.message();
-    }
-    return error.kind();
-  }
-  FAIL("no error");
-  return ErrorKind::usage;
-}
 
 std::string offsets_of(const std::string& lines) {
   std::string out;

@@ -92,22 +92,30 @@ class Stored {
     return keys;
   }
 
-  // True when there was something to be read.
-  bool read(HeldEvents& held, std::size_t at_once = 100) const {
-    const auto after = held.wants_letters_after();
-    if (!after) {
-      return false;
-    }
-    std::vector<DeadLetter> found;
+  struct Read {
+    std::vector<DeadLetter> letters;
+    EntryId up_to;
+    HeldEvents::More more;
+  };
+  [[nodiscard]] Read read_after(EntryId after, std::size_t at_once) const {
+    Read read{{}, after, HeldEvents::More::no};
     for (const DeadLetter& letter : letters_) {
-      if (letter.id > *after && found.size() < at_once) {
-        found.push_back(letter);
+      if (letter.id > after && read.letters.size() < at_once) {
+        read.letters.push_back(letter);
+        read.up_to = letter.id;
       }
     }
-    const EntryId read_up_to = found.empty() ? *after : found.back().id;
-    const auto more = found.size() < at_once ? HeldEvents::More::no : HeldEvents::More::yes;
-    held.give(std::move(found), read_up_to, more);
-    return true;
+    read.more = read.letters.size() < at_once ? HeldEvents::More::no : HeldEvents::More::yes;
+    return read;
+  }
+  // True when something was to be read.
+  bool read(HeldEvents& held, std::size_t at_once = 100) const {
+    const auto after = held.wants_letters_after();
+    if (after) {
+      Read read = read_after(*after, at_once);
+      held.give(std::move(read.letters), read.up_to, read.more);
+    }
+    return after.has_value();
   }
 
   [[nodiscard]] const std::vector<DeadLetter>& letters() const { return letters_; }
@@ -542,7 +550,74 @@ TEST_CASE("a release that another holder had begun goes on") {
   CHECK(next.stored.empty());
 }
 
-TEST_CASE("what is loaded of a release is bounded, and nothing is passed over, however its letters lie") {
+TEST_CASE("of a key that was only skipped nothing is held when its release fails") {
+  Partition1 p;
+  p.held.park(letter(0, "a", LetterState::skipped));
+  p.commit(1);
+  p.release(a);
+  REQUIRE(p.held.take("h", now) != nullptr);
+  p.held.failed(a, {7, {}, "again"}, Then::hold);
+  CHECK(p.held.way_of("h", "a") == Way::free);
+  p.commit(1);
+  CHECK_FALSE(p.stored.is_asked(a));
+  CHECK(p.held.letters() == 1);
+}
+
+TEST_CASE("no more than so many letters are loaded at a time") {
+  Partition1 p;
+  constexpr std::uint64_t total = 2 * HeldEvents::loaded_max + 100;
+  for (std::uint64_t offset = 0; offset < total; ++offset) {
+    p.park(offset, offset % 2 == 0 ? "a" : "b");
+  }
+  p.commit(total);
+  p.stored.ask(a);
+  p.stored.ask(b);
+  p.learn();
+  std::map<std::string, Offsets> handled;
+  const auto handle_loaded = [&] {
+    std::size_t count = 0;
+    while (const DeadLetter* one = p.held.take("h", now)) {
+      handled[one->whose.key].push_back(one->offset.value);
+      p.held.handled(HandlerKey(one->whose));
+      ++count;
+    }
+    return count;
+  };
+  p.stored.read(p.held, 10 * total);
+  CHECK(handle_loaded() == HeldEvents::loaded_max);
+  p.stored.read(p.held, 10 * total);
+  CHECK(handle_loaded() == HeldEvents::loaded_max);
+  p.stored.read(p.held, 10 * total);
+  CHECK(handle_loaded() == 100);
+  for (const auto& [key, offsets] : handled) {
+    CHECK(offsets.size() == total / 2);
+    CHECK(std::is_sorted(offsets.begin(), offsets.end()));
+  }
+  p.commit(total);
+  CHECK(p.stored.empty());
+}
+
+TEST_CASE("of large letters fewer are loaded at a time") {
+  Partition1 p;
+  for (std::uint64_t offset = 0; offset < 10; ++offset) {
+    DeadLetter large = letter(offset, "a");
+    large.event.assign(HeldEvents::loaded_bytes_max / 4, 'x');
+    p.held.park(std::move(large));
+  }
+  p.commit(10);
+  p.stored.ask(a);
+  p.learn();
+  p.stored.read(p.held);
+  for (int i = 0; i < 4; ++i) {
+    REQUIRE(p.held.take("h", now) != nullptr);
+    p.held.handled(a);
+  }
+  CHECK(p.held.take("h", now) == nullptr);
+  p.read();
+  CHECK(p.handle_all() == Offsets{4, 5, 6, 7, 8, 9});
+}
+
+TEST_CASE("nothing of a release is passed over, however its letters lie") {
   Partition1 p;
   std::vector<Offsets> of_key(8);
   std::mt19937 random(3);
@@ -682,6 +757,7 @@ class Simulation {
     held_ = std::make_unique<HeldEvents>(letters_max_);
     held_->learn(stored_.keys());
     committing_.reset();
+    reading_.reset();
     added_ = cursor_.offset.value;
     lanes_.clear();
     for (const std::string handler : {"h", "i"}) {
@@ -717,9 +793,7 @@ class Simulation {
     }
     commit();
     operate();
-    if (!committing_ && chance(3)) {
-      stored_.read(*held_, 1 + random_() % 20);
-    }
+    read();
     if (crash_one_in_ > 0 && chance(crash_one_in_)) {
       begin();
     }
@@ -819,10 +893,24 @@ class Simulation {
       return;
     }
     const Cursor& finished = window_->finished();
-    if (chance(4) && (finished.offset != cursor_.offset || held_->waits_for_commit())) {
+    if (!reading_ && chance(4) && (finished.offset != cursor_.offset || held_->waits_for_commit())) {
       committing_.emplace();
       committing_->cursor = finished;
       held_->collect(*committing_);
+    }
+  }
+
+  // While something is read no commit begins, but verdicts come.
+  void read() {
+    if (reading_) {
+      if (chance(3)) {
+        held_->give(std::move(reading_->letters), reading_->up_to, reading_->more);
+        reading_.reset();
+      }
+    } else if (!committing_ && chance(3)) {
+      if (const auto after = held_->wants_letters_after()) {
+        reading_ = stored_.read_after(*after, 1 + random_() % 20);
+      }
     }
   }
 
@@ -839,7 +927,7 @@ class Simulation {
       stored_.ask(one.whose, request);
       asked_ = true;
     }
-    if (!committing_ && asked_ && chance(2)) {
+    if (!committing_ && !reading_ && asked_ && chance(2)) {
       asked_ = false;
       held_->learn(stored_.keys());
     }
@@ -855,6 +943,7 @@ class Simulation {
   std::unique_ptr<Window> window_;
   std::unique_ptr<HeldEvents> held_;
   std::optional<Commit> committing_;
+  std::optional<Stored::Read> reading_;
   std::uint64_t added_ = 0;
   std::vector<Lane> lanes_;
   Budget budget_{std::nullopt};

@@ -53,11 +53,14 @@ enum class Script : std::uint8_t {
   commit_grow,
   request_release,
   pause,
+  seek,
+  revoke,
+  forget,
   begin,
   seal,
   activate,
 };
-inline constexpr std::size_t script_count = 14;
+inline constexpr std::size_t script_count = 17;
 
 // One or more commands that are sent together and answered together.
 class Request {

@@ -20,6 +20,8 @@ constexpr std::array table{
     Command{"work", "hand events to a handler, or print them; one worker at a time per partition", add_work},
     Command{"replay", "print stored events again, by time, offset, key or type", add_replay},
     Command{"inspect", "look at partitions, groups and events, changing nothing", add_inspect},
+    Command{"dead", "events that failed: look at them, have them handled again, discard them", add_dead},
+    Command{"group", "pause, resume, move and remove groups", add_group},
     Command{"topic", "create, list, change and drop topics", add_topic},
     Command{"ring", "show how keys are placed on partitions", add_ring},
     Command{"local", "start, stop and look at the embedded server", add_local},

@@ -35,6 +35,8 @@ void add_publish(CLI::App& command, Context& context);
 void add_work(CLI::App& command, Context& context);
 void add_replay(CLI::App& command, Context& context);
 void add_inspect(CLI::App& command, Context& context);
+void add_dead(CLI::App& command, Context& context);
+void add_group(CLI::App& command, Context& context);
 void add_topic(CLI::App& command, Context& context);
 void add_ring(CLI::App& command, Context& context);
 void add_local(CLI::App& command, Context& context);

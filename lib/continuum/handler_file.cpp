@@ -1,7 +1,9 @@
 #include "continuum/handler_file.hpp"
 
 #include "continuum/error.hpp"
+#include "continuum/http_client.hpp"
 #include "continuum/names.hpp"
+#include "continuum/tls.hpp"
 #include "continuum/units.hpp"
 
 // Nothing is written as TOML: the same in every source that includes it.
@@ -290,22 +292,9 @@ class FileReader {
   }
 
   void read_url(const toml::node& node) {
-    constexpr std::string_view example = "\"http://HOST:PORT/PATH\"";
-    constexpr std::string_view scheme = "http://";
-    spec_.url = text_of(node, example);
-    if (spec_.url.starts_with("https://")) {
-      fail(ErrorKind::usage, "https is not supported: give the http:// address of a proxy on this machine");
-    }
-    const std::string_view rest =
-        std::string_view(spec_.url).substr(std::min(scheme.size(), spec_.url.size()));
-    const bool is_plain =
-        std::all_of(spec_.url.begin(), spec_.url.end(), [](char c) { return c > ' ' && c < '\x7f'; });
-    if (!spec_.url.starts_with(scheme) || rest.empty() || rest.front() == '/' || rest.front() == ':' ||
-        !is_plain) {
-      fail(ErrorKind::usage, "is no address; give {}", example);
-    }
-    if (rest.substr(0, rest.find('/')).find('@') != std::string_view::npos) {
-      fail(ErrorKind::usage, "holds a user or password, which logs would show; leave it out");
+    spec_.url = text_of(node, "\"http://HOST:PORT/PATH\"");
+    if (parse_http_url(spec_.url).is_secure) {
+      require_tls();
     }
   }
 

@@ -28,8 +28,8 @@ struct HttpUrl {
 
   friend bool operator==(const HttpUrl&, const HttpUrl&) = default;
 };
-// http://HOST[:PORT][/PATH][?QUERY]. Throws Error{usage}, also for https. Never repeats the path or the
-// query, which may hold a secret.
+// http[s]://HOST[:PORT][/PATH][?QUERY]. Throws Error{usage} whose message follows a name: "url: " or "--url
+// ". It never repeats the path or the query, which may hold a secret.
 [[nodiscard]] HttpUrl parse_http_url(std::string_view text);
 
 struct HttpAnswer {

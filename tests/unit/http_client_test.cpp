@@ -380,7 +380,6 @@ TEST_CASE("a URL that cannot be asked is a usage error that hides path and query
     const std::string message = refused(text);
     CHECK(message != "accepted");
     CHECK(message.find("secret") == std::string::npos);
-    CHECK(message.find("http://HOST") != std::string::npos);
   }
   CHECK(refused("http://" + std::string(254, 'h')) != "accepted");
 }

@@ -521,7 +521,7 @@ std::optional<std::string> Wrapper::read(std::string_view line, Position line_nu
   return impl_->read(line, line_number);
 }
 
-void Wrapper::follow(const Cause& cause) {
+void Wrapper::follow(const Origin& cause) {
   Impl& impl = *impl_;
   impl.is_event = false;
   impl.caused = true;

@@ -52,7 +52,7 @@ struct WrapOptions {
 };
 
 // What an event has from the one that caused it, where it brings none of its own. All unescaped.
-struct Cause {
+struct Origin {
   std::string_view id;           // becomes the attribute causationid
   std::string_view key;          // unless options.key selects one
   std::string_view type;         // unless options.type selects one
@@ -80,7 +80,7 @@ class Wrapper {
   [[nodiscard]] std::optional<std::string> read(std::string_view line, Position line_number);
 
   // Events that are read from here on were caused by this one.
-  void follow(const Cause& cause);
+  void follow(const Origin& cause);
 
   [[nodiscard]] std::string_view key() const;
   [[nodiscard]] Position position() const;

@@ -11,6 +11,11 @@ namespace {
 
 constexpr auto right = Table::Align::right;
 
+// Of the time, how much its worker's handlers had something to do, in thousandths. Nobody's is nothing.
+std::uint32_t busy_of(const GroupState& state) {
+  return state.owner.empty() ? 0 : state.busy_permille;
+}
+
 int groups(const Context& context, const std::string& topic) {
   const auto session = connect(context, redis::Needs::Access::read);
   const auto views = look(*session, {topic}, Naming::named);
@@ -22,6 +27,7 @@ int groups(const Context& context, const std::string& topic) {
                {"SECONDS", right},
                {"OWNER"},
                {"FENCE", right},
+               {"BUSY", right},
                {"STATE"},
                {"ERROR"}});
   const std::size_t count = views.empty() ? 0 : views.front().groups.size();
@@ -39,6 +45,7 @@ int groups(const Context& context, const std::string& topic) {
             .add("lag_seconds", seconds_of(group.lag))
             .add("owner", owner_of(state))
             .add("fence", state.fence)
+            .add("busy", static_cast<double>(busy_of(state)) / 1000)
             .add("state", name_of(group.motion))
             .add("error", state.error)
             .add("attempt", state.attempt);
@@ -52,6 +59,7 @@ int groups(const Context& context, const std::string& topic) {
       const std::string fence = state.fence == Fence(0) ? std::string() : std::to_string(state.fence.value);
       table.row({group.group, view.partition.value, state.cursor.offset.value, group.lag_events,
                  fmt::format("{:.1f}", seconds_of(group.lag)), owner_of(state).value_or(""), fence,
+                 state.owner.empty() ? std::string() : fmt::format("{:.0f}%", busy_of(state) / 10.0),
                  state_cell(view, &group), state.error});
     }
   }
@@ -60,6 +68,17 @@ int groups(const Context& context, const std::string& topic) {
       say(context, fmt::format("topic {} has no groups", topic));
     }
     table.print(out);
+    out.flush();
+    for (std::size_t g = 0; g < count; ++g) {
+      const std::string& group = views.front().groups.at(g).group;
+      if (const auto enough = partitions_enough(views, group); enough && *enough != views.size()) {
+        say(context, *enough < views.size()
+                         ? fmt::format("group {}: at this rate {} of {} partitions are enough", group,
+                                       *enough, views.size())
+                         : fmt::format("group {}: at this rate {} partitions are needed; there are {}", group,
+                                       *enough, views.size()));
+      }
+    }
   }
   out.flush();
   return report_loss(views);

@@ -255,4 +255,19 @@ std::vector<PartitionView> inspect_topic(redis::Session& session, const Topic& t
   return Inspector(session, topic).look();
 }
 
+std::optional<std::uint32_t> partitions_enough(const std::vector<PartitionView>& views,
+                                               std::string_view group) {
+  constexpr std::uint32_t usable_permille = 800;
+  std::uint32_t busy_permille = 0;
+  for (const PartitionView& view : views) {
+    for (const GroupView& one : view.groups) {
+      busy_permille += one.group == group && !one.state.owner.empty() ? one.state.busy_permille : 0;
+    }
+  }
+  if (busy_permille == 0) {
+    return std::nullopt;
+  }
+  return (busy_permille + usable_permille - 1) / usable_permille;
+}
+
 }  // namespace continuum

@@ -50,6 +50,11 @@ struct PartitionView {
   [[nodiscard]] std::uint64_t events() const { return next - first; }
 };
 
+// How many partitions a group needs for what comes in now, when handlers may be busy for four fifths of the
+// time: from the share of time in which each is busy. nullopt when no worker tells.
+[[nodiscard]] std::optional<std::uint32_t> partitions_enough(const std::vector<PartitionView>& views,
+                                                             std::string_view group);
+
 // All partitions, ascending. Loss and damage are told in the views, so that the rest is still seen.
 [[nodiscard]] std::vector<PartitionView> inspect_topic(redis::Session& session, const Topic& topic);
 

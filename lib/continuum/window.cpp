@@ -122,7 +122,10 @@ class Window::Lane {
     bool opened = false;               // the lane before is done with it
     std::uint32_t next_of_key = none;  // slot that waits for this one
     std::uint32_t attempts_used = 0;
-    Clock::time_point since;  // in flight
+    // In flight: since when, and what was started just before and after it.
+    Clock::time_point since;
+    std::uint32_t before = none;
+    std::uint32_t after = none;
   };
 
   Lane(std::string lane_name, TypeFilter types) : name(std::move(lane_name)), filter(std::move(types)) {}
@@ -151,13 +154,22 @@ class Window::Lane {
     }
   }
 
-  Slot& flying(std::uint32_t at) {
-    check(slots[at].state == State::in_flight, "a verdict is about an event in flight");
-    return slots[at];
+  void start(std::uint32_t at, Clock::time_point now) {
+    Slot& slot = slots[at];
+    slot.state = State::in_flight;
+    slot.since = now;
+    slot.before = last_started;
+    slot.after = none;
+    (last_started == none ? first_started : slots[last_started].after) = at;
+    last_started = at;
+    ++in_flight;
   }
-  [[nodiscard]] const Slot& flying(std::uint32_t at) const {
-    check(slots[at].state == State::in_flight, "an event in flight is asked for");
-    return slots[at];
+  // It is not in flight any more; what it is instead is the caller's.
+  void stop(std::uint32_t at) {
+    const Slot& slot = slots[at];
+    (slot.before == none ? first_started : slots[slot.before].after) = slot.after;
+    (slot.after == none ? last_started : slots[slot.after].before) = slot.before;
+    --in_flight;
   }
 
   const std::string name;
@@ -170,6 +182,8 @@ class Window::Lane {
   using Due = std::pair<Clock::time_point, Offset>;
   std::priority_queue<Due, std::vector<Due>, std::greater<>> due;
   std::size_t in_flight = 0;
+  std::uint32_t first_started = none;  // of those in flight
+  std::uint32_t last_started = none;
   std::uint64_t open = 0;
 };
 
@@ -298,11 +312,8 @@ std::optional<Window::Event> Window::take(Lane& lane, Clock::time_point now) {
   // The lowest offset: what stands in the way of the next commit comes first.
   const std::uint32_t at = lane.ready.first_from(index(finished_.offset));
   lane.ready.erase(at);
-  Lane::Slot& slot = lane.slots[at];
-  slot.state = Lane::State::in_flight;
-  slot.since = now;
-  ++lane.in_flight;
-  return Event{slots_[at].offset, slots_[at].line, slot.attempts_used + 1};
+  lane.start(at, now);
+  return Event{slots_[at].offset, slots_[at].line, lane.slots[at].attempts_used + 1};
 }
 
 Window::Done Window::done(Lane& lane, Offset offset) {
@@ -310,8 +321,8 @@ Window::Done Window::done(Lane& lane, Offset offset) {
   const std::uint32_t at = index(offset);
   Lane::Slot& mine = lane.slots[at];
   Slot& slot = slots_[at];
+  lane.stop(at);
   mine.state = Lane::State::done;
-  --lane.in_flight;
   --lane.open;
   if (mine.next_of_key != none) {
     lane.step_forward(mine.next_of_key);
@@ -350,16 +361,16 @@ void Window::open_next(const Lane& lane, std::uint32_t at) {
 
 void Window::retry(Lane& lane, Offset offset, Clock::time_point due, std::uint32_t attempts_used) {
   check(in_flight(lane, offset), "a verdict is about an event in flight");
+  lane.stop(index(offset));
   Lane::Slot& slot = lane.slots[index(offset)];
   slot.state = Lane::State::backing_off;
   slot.attempts_used = attempts_used;
-  --lane.in_flight;
   lane.due.emplace(due, offset);
 }
 
 void Window::put_back(Lane& lane, Offset offset) {
   check(in_flight(lane, offset), "an event in flight is put back");
-  --lane.in_flight;
+  lane.stop(index(offset));
   lane.step_forward(index(offset));
 }
 
@@ -369,8 +380,8 @@ bool Window::in_flight(const Lane& lane, Offset offset) {
 
 bool Window::key_in_flight(const Lane& lane, std::string_view key) const {
   const std::uint64_t hash = XXH3_64bits(key.data(), key.size());
-  for (std::size_t at = 0; lane.in_flight > 0 && at < events_max; ++at) {
-    if (lane.slots[at].state == Lane::State::in_flight && slots_[at].key == hash) {
+  for (std::uint32_t at = lane.first_started; at != none; at = lane.slots[at].after) {
+    if (slots_[at].key == hash) {
       return true;
     }
   }
@@ -410,14 +421,10 @@ std::optional<Window::Clock::time_point> Window::next_due(const Lane& lane) {
 }
 
 std::optional<Window::Running> Window::longest_running(const Lane& lane) {
-  std::optional<Running> longest;
-  for (std::size_t at = 0; lane.in_flight > 0 && at < events_max; ++at) {
-    const Lane::Slot& slot = lane.slots[at];
-    if (slot.state == Lane::State::in_flight && (!longest || slot.since < longest->since)) {
-      longest = Running{lane.offsets[at], slot.since};
-    }
+  if (lane.first_started == none) {
+    return std::nullopt;
   }
-  return longest;
+  return Running{lane.offsets[lane.first_started], lane.slots[lane.first_started].since};
 }
 
 void Window::advance() {

@@ -123,6 +123,7 @@ class RecordedForum {
     std::uint32_t divisor = 0;
     std::string mode = "stream";
     std::vector<std::string> program = {recording_handler()};
+    std::uint32_t concurrency = 1;
   };
   void write_handler(const Recorder& recorder) const {
     auto command = recorder.program;
@@ -131,7 +132,8 @@ class RecordedForum {
     for (const std::string& word : command) {
       text += "'" + word + "', ";
     }
-    text += "]\nmode = \"" + recorder.mode + "\"\nattempts = 2\nbackoff = \"5ms..10ms\"\n";
+    text += "]\nmode = \"" + recorder.mode + "\"\nconcurrency = " + std::to_string(recorder.concurrency) +
+            "\nattempts = 2\nbackoff = \"5ms..10ms\"\n";
     // Whole or not at all.
     write_file(file("handlers/." + recorder.name), text);
     std::filesystem::rename(file("handlers/." + recorder.name), file("handlers/" + recorder.name + ".toml"));

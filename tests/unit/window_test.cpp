@@ -7,9 +7,11 @@
 #include <chrono>
 #include <deque>
 #include <map>
+#include <optional>
 #include <random>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 using namespace continuum;
@@ -50,6 +52,11 @@ class OneLane {
   }
   void put_back(Offset offset) { window_.put_back(lane_, offset); }
   bool in_flight(Offset offset) const { return Window::in_flight(lane_, offset); }
+  // The offset of the one that is in flight for longest, and since when; nothing: none.
+  std::optional<std::pair<std::uint64_t, Window::Clock::time_point>> longest_running() const {
+    const auto running = Window::longest_running(lane_);
+    return running ? std::optional(std::pair(running->offset.value, running->since)) : std::nullopt;
+  }
   auto next_due() const { return Window::next_due(lane_); }
   const Cursor& finished() const { return window_.finished(); }
   bool empty() const { return window_.empty(); }
@@ -150,6 +157,29 @@ TEST_CASE("an event that is put back starts again as if it had never been taken"
   const auto again = window.take(now);
   REQUIRE(again);
   CHECK(again->attempt == 1);
+}
+
+TEST_CASE("what runs for longest is what was started first of what is in flight, however the others ended") {
+  OneLane window({Offset(0), {}}, TypeFilter());
+  Budget budget(std::nullopt);
+  window.add(entry(1, 0, {event("a"), event("b"), event("c"), event("d")}));
+  window.admit(budget);
+  CHECK_FALSE(window.longest_running());
+  for (int ms = 0; ms < 4; ++ms) {
+    window.take(now + std::chrono::milliseconds(ms));
+  }
+  CHECK(window.longest_running() == std::pair(std::uint64_t{0}, now));
+  window.done(Offset(1));
+  CHECK(window.longest_running() == std::pair(std::uint64_t{0}, now));
+  window.put_back(Offset(0));
+  CHECK(window.longest_running() == std::pair(std::uint64_t{2}, now + 2ms));
+  window.take(now + 4ms);  // 0 again
+  window.retry(Offset(2), now + 1h, 1);
+  CHECK(window.longest_running() == std::pair(std::uint64_t{3}, now + 3ms));
+  window.done(Offset(3));
+  CHECK(window.longest_running() == std::pair(std::uint64_t{0}, now + 4ms));
+  window.done(Offset(0));
+  CHECK_FALSE(window.longest_running());
 }
 
 TEST_CASE("events of other types are done at once and cost no budget") {

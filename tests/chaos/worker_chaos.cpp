@@ -1,18 +1,13 @@
 // G4, G5: workers that are killed and paused at random moments. The seed of a failing run is printed.
-#include "redis/server.hpp"
+#include "chaos/forum.hpp"
 #include "support/process.hpp"
 
 #include "continuum/lease.hpp"
-#include "continuum/log.hpp"
-#include "continuum/topic.hpp"
 
 #include <doctest/doctest.h>
 
-#include <charconv>
 #include <cstdlib>
 #include <ctime>
-#include <functional>
-#include <map>
 #include <random>
 #include <string>
 #include <thread>
@@ -20,142 +15,17 @@
 
 using namespace continuum;
 using namespace std::chrono_literals;
+using test::await;
+using test::await_started;
+using test::end_of;
+using test::Forum;
+using test::is_long;
 
 namespace {
-
-std::string binary() {
-  const char* path = std::getenv("CONTINUUM_BINARY");
-  return path == nullptr ? "./continuum" : path;
-}
-
-bool is_long() {
-  return std::getenv("CONTINUUM_LONG") != nullptr;
-}
 
 int kill_count() {
   return is_long() ? 50 : 12;
 }
-
-// Another process's doing: there is no event of ours to wait for.
-void await(const char* what, const std::function<bool()>& holds) {
-  CAPTURE(what);
-  const auto deadline = std::chrono::steady_clock::now() + 30s;
-  while (!holds()) {
-    REQUIRE_MESSAGE(std::chrono::steady_clock::now() < deadline, what);
-    std::this_thread::sleep_for(2ms);
-  }
-}
-
-// From then on a signal finds the program and not the copy of this test that becomes it.
-void await_started(const test::Process& process) {
-  await("it is the program",
-        [&] { return test::read_file("/proc/" + std::to_string(process.pid()) + "/comm") == "continuum\n"; });
-}
-
-int end_of(test::Process& process) {
-  REQUIRE(process.ended_within(60s));
-  return process.wait();
-}
-
-class Forum {
- public:
-  static constexpr std::uint64_t keys = 500;
-  static constexpr std::uint32_t partitions = 8;
-
-  Forum() {
-    const auto session = server_.session();
-    create_topic(*session, "forum", RingDescription::uniform(partitions), {});
-    auto topic = load_topic(*session, "forum");
-    register_group(*session, topic, "g", "start");
-  }
-
-  [[nodiscard]] std::string file(const std::string& name) const { return directory_.file(name); }
-
-  void publish(std::uint64_t events) {
-    auto publisher = start_publishing(events, 100'000'000);
-    const int status = end_of(publisher);
-    REQUIRE_MESSAGE(status == 0, test::read_file(file("publisher")));
-  }
-
-  [[nodiscard]] test::Process start_publishing(std::uint64_t events, std::uint64_t per_second) {
-    std::string text;
-    for (std::uint64_t i = 0; i < events; ++i) {
-      const auto key = (published_ * 7919) % keys;
-      text += "{\"k\":\"k" + std::to_string(key) + "\",\"n\":" + std::to_string(++count_[key]) + "}\n";
-      ++published_;
-    }
-    test::write_file(file("input"), text);
-    return test::Process({binary(), "publish", "-u", server_.url(), "-t", "forum", "-k", "k", "--type",
-                          "=post", "--rate", std::to_string(per_second), file("input")},
-                         {"/dev/null", "/dev/null", file("publisher")});
-  }
-
-  [[nodiscard]] std::vector<std::string> work(const std::vector<std::string>& more) const {
-    std::vector<std::string> command{binary(), "work", "-u",          server_.url(), "-t",      "forum",
-                                     "-g",     "g",    "--partition", "all",         "--lease", "500ms"};
-    command.insert(command.end(), more.begin(), more.end());
-    return command;
-  }
-
-  // Appends each event to the file, one write each, and answers.
-  [[nodiscard]] std::vector<std::string> recorder() const {
-    return {"--mode",       "stream",
-            "--",           "sh",
-            "-c",           "while IFS= read -r line; do printf '%s\\n' \"$line\" >>\"$0\"; echo ok; done",
-            file("handled")};
-  }
-
-  [[nodiscard]] GroupState state(std::uint32_t partition) const {
-    const auto session = server_.session(redis::Needs::Access::read);
-    redis::Request request;
-    request.command("HGETALL", group_key("forum", Partition(partition), "g"));
-    return *parse_group(session->call(std::move(request))[0]);
-  }
-
-  struct Handled {
-    std::uint64_t events = 0;
-    std::uint64_t repeats = 0;
-    std::uint64_t out_of_order = 0;  // among first times
-  };
-  [[nodiscard]] Handled handled(const std::string& name) const {
-    Handled handled;
-    std::map<std::string, std::uint64_t> last;
-    const std::string text = test::read_file(file(name));
-    for (std::size_t at = 0; at < text.size();) {
-      const auto end = std::min(text.find('\n', at), text.size());
-      std::string_view line(text.data() + at, end - at);
-      at = end + 1;
-      // A worker that was killed while it wrote leaves half a line, and the next one's begins behind it.
-      line.remove_prefix(std::min(line.rfind("{\"partition\":"), line.size()));
-      const auto data = line.find("\"data\":{\"k\":\"");
-      if (data == std::string_view::npos || !line.ends_with("}}")) {
-        continue;
-      }
-      const auto key = line.substr(data + 13, line.find('"', data + 13) - data - 13);
-      const auto digits = line.substr(line.find("\"n\":", data) + 4);
-      std::uint64_t n = 0;
-      std::from_chars(digits.data(), digits.data() + digits.size(), n);
-      auto& before = last[std::string(key)];
-      if (n <= before) {
-        ++handled.repeats;
-        continue;
-      }
-      handled.out_of_order += n != before + 1 ? 1 : 0;
-      before = n;
-      ++handled.events;
-    }
-    return handled;
-  }
-
-  [[nodiscard]] std::uint64_t published() const { return published_; }
-  test::RedisServer& server() { return server_; }
-
- private:
-  test::RedisServer server_;
-  test::TemporaryDirectory directory_;
-  std::map<std::uint64_t, std::uint64_t> count_;
-  std::uint64_t published_ = 0;
-};
 
 // Kills one of four workers at random moments while events are published; then lets one handle the rest.
 void kill_workers(Forum& forum, std::uint64_t per_second, const std::vector<std::string>& how,

@@ -143,18 +143,25 @@ asio::awaitable<void> SharedPartitions::look() {
     }
   }
   const redis::Replies replies = co_await shift_.control.call(std::move(request));
-  std::vector<std::string> members;
-  for (std::size_t i = 0; i < replies[0].size(); ++i) {
-    const std::string_view member = replies[0][i].text();
-    members.emplace_back(member.substr(0, member.find(' ')));
-  }
-  std::sort(members.begin(), members.end());
-  if (members != members_) {
-    members_ = std::move(members);
-    members_changed_ = Clock::now();
-  }
+  see_members(replies[0]);
   for (std::size_t i = 0; i < asked.size(); ++i) {
     see(*asked[i], replies[i + 1]);
+  }
+}
+
+void SharedPartitions::see_members(redis::Reply reply) {
+  std::map<std::string, BootClock::time_point> members;
+  bool changed = reply.size() != members_.size();
+  for (std::size_t i = 0; i < reply.size(); ++i) {
+    const std::string_view member = reply[i].text();
+    std::string owner(member.substr(0, member.find(' ')));
+    const auto known = members_.find(owner);
+    changed = changed || known == members_.end();
+    members.emplace(std::move(owner), known == members_.end() ? BootClock::now() : known->second);
+  }
+  members_ = std::move(members);
+  if (changed) {
+    members_changed_ = Clock::now();
   }
 }
 
@@ -182,6 +189,16 @@ bool SharedPartitions::silent(const Place& place) {
   return place.sighting && BootClock::now() - place.sighting->since >= place.sighting->held.ttl;
 }
 
+// Silent, and not taken by whose share it is. Somebody who came after the last sign of life has to watch for
+// a whole time to live of its own first, and so has who comes after that one: nobody waits for them. Who has
+// too much then gives it up.
+bool SharedPartitions::overdue(const Place& place) const {
+  const auto& sighting = place.sighting;
+  return sighting && BootClock::now() - sighting->since >= sighting->held.ttl + hasty_interval_ &&
+         std::any_of(members_.begin(), members_.end(),
+                     [&](const auto& member) { return member.second > sighting->since; });
+}
+
 // Out of the ring, with all that was in it handled.
 bool SharedPartitions::retired(const Place& place) {
   const Generation passed = place.worker->holding() ? place.worker->passed() : place.passed;
@@ -205,7 +222,9 @@ ShareView SharedPartitions::view() const {
   using Bond = ShareView::Standing::Bond;
   ShareView view;
   view.me = shift_.me.owner;
-  view.members = members_;
+  for (const auto& [owner, since] : members_) {
+    view.members.push_back(owner);
+  }
   view.membership = Clock::now() - members_changed_ >= steady_after ? ShareView::Membership::steady
                                                                     : ShareView::Membership::changing;
   for (const Place& place : places_) {
@@ -240,14 +259,18 @@ void SharedPartitions::obey(const SharePlan& plan) {
       } else if (!gives_up && !worker.wanted()) {
         worker.take(std::nullopt);
       }
-    } else if (in(plan.take, worker.partition()) && !shift_.place.budget.spent()) {
+    } else if ((in(plan.take, worker.partition()) || (overdue(place) && !retired(place))) &&
+               !shift_.place.budget.spent()) {
       worker.take(place.sighting);
     }
   }
 }
 
 std::size_t SharedPartitions::others() const {
-  std::set<std::string_view> owners(members_.begin(), members_.end());
+  std::set<std::string_view> owners;
+  for (const auto& [owner, since] : members_) {
+    owners.insert(owner);
+  }
   for (const Place& place : places_) {
     if (place.sighting && !silent(place)) {
       owners.insert(place.sighting->held.owner);

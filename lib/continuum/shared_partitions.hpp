@@ -6,6 +6,7 @@
 #include "continuum/sharing.hpp"
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -43,6 +44,7 @@ class SharedPartitions {
   };
 
   asio::awaitable<void> look();
+  void see_members(redis::Reply reply);
   void see(Place& place, redis::Reply reply);
   asio::awaitable<void> learn_ends();
   asio::awaitable<void> say_goodbye();
@@ -56,6 +58,7 @@ class SharedPartitions {
     return place.worker->holding() || place.worker->wanted();
   }
   [[nodiscard]] static bool silent(const Place& place);
+  [[nodiscard]] bool overdue(const Place& place) const;
   [[nodiscard]] static bool retired(const Place& place);
   [[nodiscard]] static bool done(const Place& place);
   [[nodiscard]] bool finished() const;
@@ -67,10 +70,10 @@ class SharedPartitions {
   std::function<void()> stop_;
   const std::string members_key_;
   const std::string member_;
-  Milliseconds interval_;             // between two looks when nothing is to be done
-  Milliseconds hasty_interval_;       // and while something is
-  std::vector<Place> places_;         // ascending
-  std::vector<std::string> members_;  // owners, sorted
+  Milliseconds interval_;                                 // between two looks when nothing is to be done
+  Milliseconds hasty_interval_;                           // and while something is
+  std::vector<Place> places_;                             // ascending
+  std::map<std::string, BootClock::time_point> members_;  // owners, and when each was first seen
   Clock::time_point members_changed_ = Clock::now();
   bool settled_ = false;
   // Since when we have as much as we should, or waited for it in vain.

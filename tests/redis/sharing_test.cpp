@@ -242,6 +242,31 @@ TEST_CASE("what a dead worker had is taken over after its lease, and not a secon
   CHECK(alive->has_said("topic t, partitions 0,1: took over for group g\n"));
 }
 
+TEST_CASE("those that come while a dead worker is believed to be alive do not delay who takes over") {
+  Crew crew(4);
+  crew.options().lease = 2s;
+  const auto old = crew.start();
+  await("it has all", [&] { return crew.even(1); });
+  const auto died = SteadyClock::now();
+  for (std::uint32_t p = 0; p < 2; ++p) {
+    crew.data().command("HSET", Crew::group(p), "owner", "dead", "who", "host:0", "fence", "9000000000000000",
+                        "beat", p, "ttl", "2000");
+  }
+  await("the old one has noticed", [&] { return old->has_said("another worker has taken over"); });
+  std::this_thread::sleep_until(died + 1'800ms);
+  // To be the newcomer's, as soon as it has watched for 2 s itself.
+  const auto newcomer = crew.start();
+  await("it is taken over", [&] { return !crew.shares().contains("host:0"); });
+  const auto taken = SteadyClock::now() - died;
+  CHECK(taken >= 2s);
+  CHECK(taken <= 3s);
+  await("both have their share", [&] { return crew.even(2); });
+  old->stop();
+  newcomer->stop();
+  old->end();
+  newcomer->end();
+}
+
 TEST_CASE("what a worker that was told its partitions has is not touched, and shared once it is free") {
   Crew crew(3);
   const auto shared = crew.options();

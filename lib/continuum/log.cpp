@@ -100,6 +100,10 @@ std::string topic_key(std::string_view topic) {
   return fmt::format("continuum:{{{}}}:topic", topic);
 }
 
+std::string audit_key(std::string_view topic) {
+  return fmt::format("continuum:{{{}}}:audit", topic);
+}
+
 std::string members_key(std::string_view topic, std::string_view group) {
   return fmt::format("continuum:{{{}}}:members:{}", topic, group);
 }

@@ -19,6 +19,7 @@ namespace continuum {
 // --- names of keys; the hash tag keeps a partition's keys on one Cluster slot
 
 [[nodiscard]] std::string topic_key(std::string_view topic);
+[[nodiscard]] std::string audit_key(std::string_view topic);
 [[nodiscard]] std::string members_key(std::string_view topic, std::string_view group);
 [[nodiscard]] std::string log_key(std::string_view topic, Partition partition);
 [[nodiscard]] std::string meta_key(std::string_view topic, Partition partition);

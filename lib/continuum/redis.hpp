@@ -53,12 +53,15 @@ enum class Script : std::uint8_t {
   commit_grow,
   request_release,
   pause,
+  seek,
+  revoke,
+  forget,
   begin,
   seal,
   activate,
   join,
 };
-inline constexpr std::size_t script_count = 15;
+inline constexpr std::size_t script_count = 18;
 
 // One or more commands that are sent together and answered together.
 class Request {

@@ -432,4 +432,11 @@ void register_group(redis::Session& session, Topic& topic, std::string_view grou
   }
 }
 
+void unregister_group(redis::Session& session, const Topic& topic, std::string_view group) {
+  (void)update(session, topic, [&](redis::Request& request, const std::string& key) {
+    request.command("HDEL", key, fmt::format("group:{}", group));
+    request.command("UNLINK", members_key(topic.name, group));
+  });
+}
+
 }  // namespace continuum

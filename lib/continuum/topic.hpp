@@ -77,5 +77,7 @@ struct StoredEvents {
 // Without a policy the group must exist: throws Error{usage} with the nearest name.
 void register_group(redis::Session& session, Topic& topic, std::string_view group,
                     const std::optional<std::string>& policy);
+// Takes the group out of the topic; its partitions still have it (group_control.hpp: forget_group).
+void unregister_group(redis::Session& session, const Topic& topic, std::string_view group);
 
 }  // namespace continuum

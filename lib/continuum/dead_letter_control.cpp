@@ -1,0 +1,412 @@
+#include "continuum/dead_letter_control.hpp"
+
+#include "continuum/commit.hpp"
+#include "continuum/error.hpp"
+#include "continuum/event.hpp"
+#include "continuum/names.hpp"
+
+#include <algorithm>
+#include <set>
+#include <tuple>
+#include <utility>
+
+namespace continuum {
+
+namespace {
+
+constexpr std::size_t partitions_at_once = 64;
+constexpr std::size_t keys_at_once = 1000;
+// Of one answer: a letter holds an event, which may be large.
+constexpr std::size_t answer_bytes = std::size_t{4} << 20;
+constexpr std::size_t count_max = 1000;
+constexpr std::size_t count_growth = 4;
+constexpr std::size_t reasons_max = 1000;
+constexpr std::string_view other_reasons = "(other reasons)";
+constexpr std::size_t steps_at_once = 1000;
+
+std::vector<Partition> partitions_of(const Topic& topic, const LetterSelection& selection) {
+  return selection.partitions.empty() ? topic.partitions() : selection.partitions;
+}
+
+// The letters of one partition, in order, while visit() returns.
+template <class Visit>
+void read_letters(redis::Session& session, const Topic& topic, Partition partition, std::string_view group,
+                  Visit visit) {
+  const std::string key = dead_key(topic.name, partition, group);
+  std::string from = "-";
+  std::size_t count = count_growth;
+  for (;;) {
+    redis::Request request;
+    request.command("XRANGE", key, from, "+", "COUNT", count);
+    const redis::Replies replies = session.call(std::move(request));
+    const std::size_t size = replies[0].size();
+    std::size_t bytes = 1;
+    for (std::size_t i = 0; i < size; ++i) {
+      const DeadLetter letter = parse_dead_letter(replies[0][i]);
+      bytes += letter.event.size();
+      from = "(" + letter.id.text();
+      visit(letter);
+    }
+    if (size < count) {
+      return;
+    }
+    count = std::clamp<std::size_t>(answer_bytes / (bytes / size + 1), 1,
+                                    std::min(count_max, count * count_growth));
+  }
+}
+
+std::string_view id_of(const DeadLetter& letter, std::string& scratch) {
+  const Attributes attributes = attributes_of(letter.event);
+  return json::unescape(attributes.id, scratch).value_or(attributes.id);
+}
+
+}  // namespace
+
+bool LetterSelection::matches(const HandlerKey& whose) const {
+  return (!handler || *handler == whose.handler) && (!key || *key == whose.key);
+}
+
+bool LetterSelection::matches(const DeadLetter& letter) const {
+  if (!matches(letter.whose)) {
+    return false;
+  }
+  if (reason && (letter.state == LetterState::behind || !glob_matches(*reason, letter.reason))) {
+    return false;
+  }
+  std::string scratch;
+  return !event_id || *event_id == id_of(letter, scratch);
+}
+
+std::vector<HeldOnPartition> held_keys(redis::Session& session, const Topic& topic, std::string_view group,
+                                       std::span<const Partition> partitions) {
+  std::vector<HeldOnPartition> all;
+  for (std::size_t begin = 0; begin < partitions.size(); begin += partitions_at_once) {
+    const auto some = partitions.subspan(begin, std::min(partitions_at_once, partitions.size() - begin));
+    redis::Request request;
+    for (const Partition partition : some) {
+      request.command("HGETALL", held_key(topic.name, partition, group));
+    }
+    const redis::Replies replies = session.call(std::move(request));
+    for (std::size_t i = 0; i < some.size(); ++i) {
+      all.push_back({some[i], parse_held(replies[i])});
+    }
+  }
+  return all;
+}
+
+std::uint64_t for_each_letter(redis::Session& session, const Topic& topic, std::string_view group,
+                              const LetterSelection& selection,
+                              const std::function<void(Partition, const DeadLetter&)>& visit) {
+  std::uint64_t matched = 0;
+  const auto partitions = partitions_of(topic, selection);
+  for (const HeldOnPartition& on : held_keys(session, topic, group, partitions)) {
+    const auto& keys = on.held.keys;
+    // Most partitions of a large topic have none: their streams need not be asked for.
+    if (std::none_of(keys.begin(), keys.end(),
+                     [&](const HeldKey& key) { return key.letters > 0 && selection.matches(key.whose); })) {
+      continue;
+    }
+    read_letters(session, topic, on.partition, group, [&](const DeadLetter& letter) {
+      if (selection.matches(letter)) {
+        ++matched;
+        visit(on.partition, letter);
+      }
+    });
+  }
+  return matched;
+}
+
+// --- a summary
+
+namespace {
+
+class Summarizer {
+ public:
+  void add(Partition partition, const DeadLetter& letter) {
+    const auto [found, is_first] = keys_.try_emplace({partition, letter.whose});
+    LetterSummary::Key& key = found->second;
+    if (is_first) {
+      key.place = found->first;
+      key.first = letter.offset;
+      key.attempts = letter.attempts;
+      key.since = letter.time;
+      key.reason = letter.reason;
+    }
+    ++key.letters;
+    LetterSummary::Reason& reason = reason_of(letter.whose.handler, key.reason);
+    reason.keys += is_first ? 1 : 0;
+    reason.oldest = reason.oldest == SystemTime() ? letter.time : std::min(reason.oldest, letter.time);
+    switch (letter.state) {
+      case LetterState::failed:
+        ++reason.failed;
+        break;
+      case LetterState::behind:
+        ++reason.behind;
+        break;
+      case LetterState::skipped:
+        ++reason.skipped;
+        break;
+    }
+  }
+
+  void add_held(const HeldOnPartition& on) {
+    for (const HeldKey& held : on.held.keys) {
+      if (const auto found = keys_.find({on.partition, held.whose}); found != keys_.end()) {
+        found->second.held = held;
+      }
+    }
+  }
+
+  LetterSummary finish() {
+    LetterSummary summary;
+    for (auto& [of, reason] : reasons_) {
+      summary.letters += reason.failed + reason.behind + reason.skipped;
+      summary.reasons.push_back(std::move(reason));
+    }
+    for (auto& [place, key] : keys_) {
+      summary.keys.push_back(std::move(key));
+    }
+    std::stable_sort(summary.reasons.begin(), summary.reasons.end(), [](const auto& a, const auto& b) {
+      return a.failed + a.behind + a.skipped > b.failed + b.behind + b.skipped;
+    });
+    std::stable_sort(summary.keys.begin(), summary.keys.end(),
+                     [](const auto& a, const auto& b) { return a.letters > b.letters; });
+    return summary;
+  }
+
+ private:
+  LetterSummary::Reason& reason_of(const std::string& handler, const std::string& reason) {
+    const auto known = reasons_.find({handler, reason});
+    if (known != reasons_.end()) {
+      return known->second;
+    }
+    const std::string text(reasons_.size() < reasons_max ? std::string_view(reason) : other_reasons);
+    LetterSummary::Reason& added = reasons_[{handler, text}];
+    added.handler = handler;
+    added.reason = text;
+    return added;
+  }
+
+  std::map<KeyPlace, LetterSummary::Key> keys_;
+  std::map<std::pair<std::string, std::string>, LetterSummary::Reason> reasons_;
+};
+
+}  // namespace
+
+LetterSummary summarize_letters(redis::Session& session, const Topic& topic, std::string_view group,
+                                const LetterSelection& selection) {
+  Summarizer summarizer;
+  (void)for_each_letter(session, topic, group, selection, [&](Partition partition, const DeadLetter& letter) {
+    summarizer.add(partition, letter);
+  });
+  for (const HeldOnPartition& on : held_keys(session, topic, group, partitions_of(topic, selection))) {
+    summarizer.add_held(on);
+  }
+  return summarizer.finish();
+}
+
+// --- asking the holder of the lease
+
+LetterRequests::LetterRequests(redis::Session& session, const Topic& topic, std::string group)
+    : session_(session), topic_(topic), group_(std::move(group)) {}
+
+void LetterRequests::ask(const std::map<KeyPlace, LetterRequest>& wanted) {
+  std::vector<std::pair<KeyPlace, LetterRequest>> all(wanted.begin(), wanted.end());
+  for (std::size_t begin = 0; begin < all.size(); begin += keys_at_once) {
+    const auto some = std::span(all).subspan(begin, std::min(keys_at_once, all.size() - begin));
+    redis::Request request;
+    for (const auto& [place, what] : some) {
+      const std::string held = held_key(topic_.name, place.partition, group_);
+      request.command("HGET", held, "x/" + place.whose.text());
+      request_release(request, group_key(topic_.name, place.partition, group_), held, place.whose, what);
+    }
+    const redis::Replies replies = session_.call(std::move(request));
+    for (std::size_t i = 0; i < some.size(); ++i) {
+      const auto& [place, what] = some[i];
+      Standing& standing = standings_[place];
+      standing = {};
+      switch (parse_release(replies[2 * i + 1])) {
+        case continuum::Asked::not_registered:
+          fail(ErrorKind::usage, "{}: group {} is not registered here (any more)",
+               continuum::place(topic_.name, place.partition), group_);
+        case continuum::Asked::no_such_letters:
+          standing.state = State::answered;
+          break;
+        case continuum::Asked::yes:
+          const redis::Reply before = replies[2 * i];
+          waiting_.push_back(
+              {place, what.what, before.is_nil() ? std::nullopt : HeldKey::Failure::parse(before.text())});
+          break;
+      }
+    }
+  }
+}
+
+bool LetterRequests::look() {
+  std::vector<Asked> rest;
+  for (std::size_t begin = 0; begin < waiting_.size(); begin += keys_at_once) {
+    look_at_keys(std::span(waiting_).subspan(begin, std::min(keys_at_once, waiting_.size() - begin)), rest);
+  }
+  waiting_ = std::move(rest);
+  look_at_holders();
+  bool attended = false;
+  for (const Asked& asked : waiting_) {
+    const Attendance attendance = holders_.at(asked.place.partition).attendance;
+    standings_.at(asked.place).attendance = attendance;
+    attended = attended || attendance == Attendance::worker;
+  }
+  return attended;
+}
+
+void LetterRequests::look_at_keys(std::span<const Asked> keys, std::vector<Asked>& rest) {
+  redis::Request request;
+  for (const Asked& asked : keys) {
+    const std::string whose = asked.place.whose.text();
+    request.command("HMGET", held_key(topic_.name, asked.place.partition, group_), "r/" + whose, "h/" + whose,
+                    "n/" + whose, "x/" + whose);
+  }
+  const redis::Replies replies = session_.call(std::move(request));
+  for (std::size_t i = 0; i < keys.size(); ++i) {
+    const redis::Reply fields = replies[i];
+    Standing& standing = standings_.at(keys[i].place);
+    standing.letters = fields[2].is_nil() ? 0 : fields[2].number();
+    if (!fields[0].is_nil()) {
+      rest.push_back(keys[i]);
+      continue;
+    }
+    standing.state = State::answered;
+    if (keys[i].what == LetterRequest::What::discard) {
+      continue;
+    }
+    const auto failure = fields[3].is_nil() ? std::nullopt : HeldKey::Failure::parse(fields[3].text());
+    const auto& before = keys[i].before;
+    const bool is_new =
+        failure && (!before || before->time != failure->time || before->attempts != failure->attempts ||
+                    before->reason != failure->reason);
+    const bool is_held = !fields[1].is_nil() && standing.letters > 0;
+    if (is_new || is_held) {
+      standing.state = State::failed_again;
+      standing.failure = failure.value_or(HeldKey::Failure{});
+    }
+  }
+}
+
+// A holder whose beat stands still for as long as its lease lasts is none.
+void LetterRequests::look_at_holders() {
+  std::set<Partition> partitions;
+  for (const Asked& asked : waiting_) {
+    partitions.insert(asked.place.partition);
+  }
+  if (partitions.empty()) {
+    return;
+  }
+  redis::Request request;
+  for (const Partition partition : partitions) {
+    request.command("HMGET", group_key(topic_.name, partition, group_), "owner", "fence", "beat", "ttl",
+                    "paused");
+  }
+  const redis::Replies replies = session_.call(std::move(request));
+  std::size_t i = 0;
+  for (const Partition partition : partitions) {
+    const redis::Reply fields = replies[i++];
+    const auto text = [&](std::size_t at) {
+      return fields[at].is_nil() ? std::string() : std::string(fields[at].text());
+    };
+    Holder& holder = holders_[partition];
+    const std::string beat = text(1) + " " + text(2);
+    if (holder.beat != beat) {
+      holder.beat = beat;
+      holder.since = Clock::now();
+    }
+    const Milliseconds ttl(fields[3].is_nil() ? 0 : fields[3].integer());
+    if (!text(4).empty()) {
+      holder.attendance = Attendance::paused;
+    } else if (text(0).empty() || Clock::now() - holder.since > ttl) {
+      holder.attendance = Attendance::nobody;
+    } else {
+      holder.attendance = Attendance::worker;
+    }
+  }
+}
+
+// --- discarding
+
+Discards collect_discards(redis::Session& session, const Topic& topic, std::string_view group,
+                          const LetterSelection& selection,
+                          const std::function<void(Partition, const DeadLetter&)>& visit) {
+  Discards discards;
+  std::set<KeyPlace> open;  // whose last letter is one of those to go
+  LetterSelection keys = selection;
+  keys.event_id.reset();
+  keys.reason.reset();
+  (void)for_each_letter(session, topic, group, keys, [&](Partition partition, const DeadLetter& letter) {
+    const KeyPlace place{partition, letter.whose};
+    if (!selection.matches(letter)) {
+      open.erase(place);
+      return;
+    }
+    auto& requests = discards.requests[place];
+    if (open.insert(place).second) {
+      requests.push_back({LetterRequest::What::discard, letter.id, letter.id});
+    }
+    requests.back().last = letter.id;
+    discards.letters[place].push_back(letter.id);
+    ++discards.count;
+    visit(partition, letter);
+  });
+  return discards;
+}
+
+namespace {
+
+// The steps that take the letters of one partition away. Read anew: a worker may have been at them.
+std::vector<LetterStep> steps_of(redis::Session& session, const Topic& topic, std::string_view group,
+                                 const Discards& discards, Partition partition) {
+  std::vector<LetterStep> steps;
+  std::map<HandlerKey, std::uint64_t> left;
+  read_letters(session, topic, partition, group, [&](const DeadLetter& letter) {
+    const auto found = discards.letters.find({partition, letter.whose});
+    if (found == discards.letters.end()) {
+      return;
+    }
+    std::uint64_t& kept = left[letter.whose];
+    if (std::binary_search(found->second.begin(), found->second.end(), letter.id)) {
+      steps.push_back({LetterStep::What::discard, letter.id, letter.whose, {}});
+    } else {
+      ++kept;
+    }
+  });
+  for (const auto& [whose, kept] : left) {
+    if (kept == 0) {
+      steps.push_back({LetterStep::What::free, {}, whose, {}});
+    }
+  }
+  return steps;
+}
+
+}  // namespace
+
+void discard_letters(redis::Session& session, const Topic& topic, std::string_view group,
+                     OperatorLeases& leases, const Discards& discards) {
+  for (const auto& [partition, acquired] : leases.acquired()) {
+    const std::vector<LetterStep> steps = steps_of(session, topic, group, discards, partition);
+    leases.renew();  // reading may have taken its time
+    Acquired& lease = leases.of(partition);
+    const GroupKeys keys(topic.name, partition, group);
+    for (std::size_t begin = 0; begin < steps.size(); begin += steps_at_once) {
+      const auto end = std::min(steps.size(), begin + steps_at_once);
+      Commit commit{lease.cursor, lease.passed, {}, {}, {}};
+      commit.steps.assign(steps.begin() + static_cast<std::ptrdiff_t>(begin),
+                          steps.begin() + static_cast<std::ptrdiff_t>(end));
+      redis::Request request;
+      request_commit(request, keys, lease.fence, ++lease.number, commit, group);
+      const redis::Replies replies = session.call(std::move(request));
+      if (parse_commit(replies[0]) != Kept::ok) {
+        fail(ErrorKind::fenced, "{}: a worker took it over from this command for group {}: run it again",
+             place(topic.name, partition), group);
+      }
+    }
+  }
+}
+
+}  // namespace continuum

@@ -1,0 +1,21 @@
+#!lua flags=allow-oom
+-- Puts a group's cursor somewhere else on one partition (PROTOCOLS: Held keys).
+-- KEYS group log dead held outbox   ARGV fence, offset, entry, generation there, group
+-- -> OK run | FENCED fence | DEAD letters | OUTBOX entries | NOGROUP
+local h = redis.call('HMGET', KEYS[1], 'fence', 'owner')
+if not h[1] then return {'NOGROUP'} end
+if h[1] ~= ARGV[1] or h[2] == '' then return {'FENCED', h[1]} end
+if not tonumber(ARGV[2]) or not tonumber(ARGV[4]) then return redis.error_reply('ERR seek: bad argument') end
+local letters = redis.call('XLEN', KEYS[3])
+if letters > 0 then return {'DEAD', string.format('%.0f', letters)} end
+-- What is relayed is numbered in this run, and would be published again in the next.
+local outputs = redis.call('XLEN', KEYS[5])
+if outputs > 0 then return {'OUTBOX', string.format('%.0f', outputs)} end
+redis.call('HSET', KEYS[1], 'offset', ARGV[2], 'entry', ARGV[3], 'passed', '0', 'from', ARGV[4])
+redis.call('HDEL', KEYS[1], 'state', 'handler', 'at', 'since', 'attempt', 'error', 'busy')
+redis.call('DEL', KEYS[4])
+local run = redis.call('HINCRBY', KEYS[1], 'run', 1)
+redis.call('HINCRBY', KEYS[1], 'beat', 1)
+-- The consumer group is for the eyes of other tools: without it nothing is wrong.
+redis.pcall('XGROUP', 'SETID', KEYS[2], ARGV[5], ARGV[3])
+return {'OK', string.format('%.0f', run)}

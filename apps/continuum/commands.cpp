@@ -21,6 +21,8 @@ constexpr std::array table{
     Command{"handlers", "check a directory of handlers before a worker uses it", add_handlers},
     Command{"replay", "print stored events again, by time, offset, key or type", add_replay},
     Command{"inspect", "look at partitions, groups and events, changing nothing", add_inspect},
+    Command{"dead", "events that failed: look at them, have them handled again, discard them", add_dead},
+    Command{"group", "pause, resume, move and remove groups", add_group},
     Command{"topic", "create, list, change and drop topics", add_topic},
     Command{"ring", "show how keys are placed on partitions", add_ring},
     Command{"local", "start, stop and look at the embedded server", add_local},

@@ -37,6 +37,8 @@ void add_handlers(CLI::App& command, Context& context);
 void add_handlers_try(CLI::App& command, Context& context);
 void add_replay(CLI::App& command, Context& context);
 void add_inspect(CLI::App& command, Context& context);
+void add_dead(CLI::App& command, Context& context);
+void add_group(CLI::App& command, Context& context);
 void add_topic(CLI::App& command, Context& context);
 void add_ring(CLI::App& command, Context& context);
 void add_local(CLI::App& command, Context& context);

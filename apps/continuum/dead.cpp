@@ -1,0 +1,528 @@
+// continuum dead: dead letters of a group: look at them, export them, have them handled again, discard them.
+#include "continuum/dead_letter_control.hpp"
+
+#include "commands.hpp"
+#include "dead_view.hpp"
+#include "export_file.hpp"
+#include "operator.hpp"
+#include "options.hpp"
+#include "output.hpp"
+
+#include "continuum/error.hpp"
+#include "continuum/group_control.hpp"
+#include "continuum/names.hpp"
+#include "continuum/units.hpp"
+
+#include <CLI/CLI.hpp>
+
+#include <chrono>
+#include <memory>
+#include <thread>
+
+namespace continuum::app {
+namespace {
+
+constexpr Milliseconds look_every{100};
+constexpr std::uint64_t keys_shown = 20;
+constexpr std::uint64_t letters_shown = 20;
+constexpr std::uint64_t shown_max = 1'000'000;
+
+struct Arguments {
+  GroupArguments group;
+  LetterSelection selection;
+  std::uint64_t last = 0;
+  std::optional<std::string> output;  // export -o, discard --export
+  bool no_export = false;
+  bool no_wait = false;
+  Milliseconds timeout{600'000};
+};
+
+using HeldByPlace = std::map<KeyPlace, HeldKey>;
+
+HeldByPlace held_by_place(redis::Session& session, const GroupPlace& place, const Arguments& args) {
+  HeldByPlace all;
+  for (HeldOnPartition& on : held_keys(session, place.topic, args.group.group, place.partitions)) {
+    for (HeldKey& key : on.held.keys) {
+      all[{on.partition, key.whose}] = std::move(key);
+    }
+  }
+  return all;
+}
+
+const HeldKey& held_of(const HeldByPlace& held, Partition partition, const DeadLetter& letter) {
+  static const HeldKey none;
+  const auto found = held.find({partition, letter.whose});
+  return found == held.end() ? none : found->second;
+}
+
+// The options that say which letters, as they were given.
+std::string selection_text(const Arguments& args) {
+  std::string text = fmt::format(" -g {}", args.group.group);
+  const auto add = [&](std::string_view option, const std::optional<std::string>& value) {
+    if (value) {
+      text += fmt::format(" {} {}", option, *value);
+    }
+  };
+  if (args.group.partitions != "all") {
+    add("-p", args.group.partitions);
+  }
+  add("--handler", args.selection.handler);
+  add("--key", args.selection.key);
+  add("--id", args.selection.event_id);
+  add("--reason", args.selection.reason);
+  return text;
+}
+
+std::string counted(std::uint64_t count, std::string_view one, std::string_view many) {
+  return fmt::format("{} {}", format_count(count), count == 1 ? one : many);
+}
+std::string keys_text(std::uint64_t count) {
+  return counted(count, "key", "keys");
+}
+std::string letters_text(std::uint64_t count) {
+  return counted(count, "dead letter", "dead letters");
+}
+
+// --- ls, show, export
+
+int list(const Context& context, Arguments& args) {
+  const auto session = connect(context, redis::Needs::Access::read);
+  const GroupPlace place = find_group(*session, args.group);
+  args.selection.partitions = place.partitions;
+  show_summary(context, *session, place.topic, {args.group.group}, args.selection, args.last);
+  return 0;
+}
+
+int show(const Context& context, Arguments& args) {
+  const auto session = connect(context, redis::Needs::Access::read);
+  const GroupPlace place = find_group(*session, args.group);
+  args.selection.partitions = place.partitions;
+  const HeldByPlace held = held_by_place(*session, place, args);
+  Output out;
+  std::uint64_t shown = 0;
+  const std::uint64_t matched =
+      for_each_letter(*session, place.topic, args.group.group, args.selection,
+                      [&](Partition partition, const DeadLetter& letter) {
+                        if (shown == args.last) {
+                          return;
+                        }
+                        ++shown;
+                        const HeldKey& key = held_of(held, partition, letter);
+                        if (context.json) {
+                          out.line(letter_json(place.topic.name, args.group.group, partition, letter, key));
+                        } else {
+                          print_letter(out, partition, letter, key);
+                        }
+                      });
+  out.flush();
+  if (matched == 0) {
+    say(context,
+        fmt::format("group {} of topic {} has no such dead letters", args.group.group, place.topic.name));
+  } else if (matched > shown) {
+    say(context, fmt::format("and {} more: --last shows more of them, `continuum dead export` all",
+                             format_count(matched - shown)));
+  }
+  return 0;
+}
+
+int export_letters(const Context& context, Arguments& args) {
+  const auto session = connect(context, redis::Needs::Access::read);
+  const GroupPlace place = find_group(*session, args.group);
+  args.selection.partitions = place.partitions;
+  const HeldByPlace held = held_by_place(*session, place, args);
+  Output out;
+  std::optional<ExportFile> file;
+  if (args.output) {
+    file.emplace(*args.output);
+  }
+  const std::uint64_t matched =
+      for_each_letter(*session, place.topic, args.group.group, args.selection,
+                      [&](Partition partition, const DeadLetter& letter) {
+                        const std::string line = letter_json(place.topic.name, args.group.group, partition,
+                                                             letter, held_of(held, partition, letter));
+                        if (file) {
+                          file->line(line);
+                        } else {
+                          out.line(line);
+                        }
+                      });
+  out.flush();
+  if (file) {
+    file->finish();
+    say(context, fmt::format("{} written to {}", letters_text(matched), *args.output));
+  }
+  return 0;
+}
+
+// --- waiting for workers
+
+using Standings = std::map<KeyPlace, LetterRequests::Standing>;
+using State = LetterRequests::State;
+
+// Until everything is answered for which a worker is there, or the time is over.
+void wait_for_answers(const Context& context, LetterRequests& requests, const Arguments& args,
+                      std::string_view label) {
+  using Clock = std::chrono::steady_clock;
+  Progress progress(std::string(label), requests.standings().size(),
+                    context.quiet ? Progress::Show::never : Progress::Show::automatic);
+  const auto until = Clock::now() + args.timeout;
+  while (requests.look() && Clock::now() < until) {
+    std::uint64_t answered = 0;
+    for (const auto& [place, standing] : requests.standings()) {
+      answered += standing.state == State::waiting ? 0 : 1;
+    }
+    progress.update(answered);
+    std::this_thread::sleep_for(look_every);
+  }
+}
+
+std::string_view outcome_of(const LetterRequests::Standing& standing, std::string_view answered) {
+  switch (standing.state) {
+    case State::answered:
+      return answered;
+    case State::failed_again:
+      return "failed again";
+    case State::waiting:
+      break;
+  }
+  return standing.attendance == Attendance::paused   ? "paused"
+         : standing.attendance == Attendance::nobody ? "no worker"
+                                                     : "waiting";
+}
+
+void show_outcomes(const Context& context, const GroupArguments& group, const Standings& standings,
+                   std::string_view answered) {
+  Output out;
+  Table table({{"KEY"},
+               {"PARTITION", Table::Align::right},
+               {"HANDLER"},
+               {"OUTCOME"},
+               {"LEFT", Table::Align::right},
+               {"REASON"}});
+  for (const auto& [place, standing] : standings) {
+    const std::string outcome(outcome_of(standing, answered));
+    if (context.json) {
+      JsonObject object;
+      object.add("topic", group.topic)
+          .add("group", group.group)
+          .add("partition", place.partition)
+          .add("handler", place.whose.handler)
+          .add("key", place.whose.key)
+          .add("outcome", outcome)
+          .add("letters", standing.letters);
+      if (standing.state == State::failed_again) {
+        object.add("attempts", standing.failure.attempts).add("reason", standing.failure.reason);
+      }
+      out.line(object.text());
+    } else {
+      table.row({place.whose.key, place.partition.value, place.whose.handler, outcome, standing.letters,
+                 standing.failure.reason});
+    }
+  }
+  if (!context.json && !table.empty()) {
+    table.print(out);
+  }
+  out.flush();
+}
+
+// Says who will do what is not done yet. Throws Error{server} when a worker that is there did not answer in
+// time.
+void report_unanswered(const Context& context, const Standings& standings, const Arguments& args) {
+  std::uint64_t nobody = 0;
+  std::uint64_t paused = 0;
+  std::uint64_t late = 0;
+  for (const auto& [place, standing] : standings) {
+    if (standing.state == State::waiting) {
+      ++(standing.attendance == Attendance::nobody   ? nobody
+         : standing.attendance == Attendance::paused ? paused
+                                                     : late);
+    }
+  }
+  if (nobody > 0) {
+    say(context, fmt::format("{} asked for: no worker has the partition now, the next one will do it",
+                             keys_text(nobody)));
+  }
+  if (paused > 0) {
+    say(context, fmt::format("{} asked for: the partition is paused, its worker will do it after "
+                             "`continuum group resume`",
+                             keys_text(paused)));
+  }
+  if (late > 0) {
+    fail(ErrorKind::server,
+         "{} not answered within {}: the requests stand, and the worker will come to them. `continuum "
+         "inspect why -t "
+         "{} -g {}` says what it is doing",
+         keys_text(late), format_duration(args.timeout), args.group.topic, args.group.group);
+  }
+}
+
+// --- retry
+
+// The keys of the letters that are meant.
+std::map<KeyPlace, std::uint64_t> keys_of(redis::Session& session, const GroupPlace& place,
+                                          const Arguments& args) {
+  std::map<KeyPlace, std::uint64_t> keys;
+  const HeldByPlace held = held_by_place(session, place, args);
+  if (args.selection.matches_keys_only()) {
+    for (const auto& [at, key] : held) {
+      if (key.letters > 0 && args.selection.matches(at.whose)) {
+        keys.emplace(at, key.letters);
+      }
+    }
+    return keys;
+  }
+  (void)for_each_letter(
+      session, place.topic, args.group.group, args.selection,
+      [&](Partition partition, const DeadLetter& letter) {
+        keys.emplace(KeyPlace{partition, letter.whose}, held_of(held, partition, letter).letters);
+      });
+  return keys;
+}
+
+// Letters that nobody can handle: of events that were skipped before any handler had them.
+void leave_skipped(const Context& context, std::map<KeyPlace, std::uint64_t>& keys) {
+  const auto left =
+      std::erase_if(keys, [](const auto& key) { return key.first.whose.handler == skip_handler; });
+  if (left > 0) {
+    say(context,
+        fmt::format("{} left: their events were skipped by hand, and no handler has them. `continuum dead "
+                    "export` keeps them, to be published again",
+                    keys_text(left)));
+  }
+}
+
+int retry(const Context& context, Arguments& args) {
+  const auto session =
+      connect(context, args.group.dry_run ? redis::Needs::Access::read : redis::Needs::Access::write);
+  const GroupPlace place = find_group(*session, args.group);
+  args.selection.partitions = place.partitions;
+  auto keys = keys_of(*session, place, args);
+  leave_skipped(context, keys);
+  if (keys.empty()) {
+    say(context,
+        fmt::format("group {} of topic {} has no such dead letters", args.group.group, place.topic.name));
+    return 0;
+  }
+  std::uint64_t letters = 0;
+  std::map<KeyPlace, LetterRequest> wanted;
+  for (const auto& [key, count] : keys) {
+    letters += count;
+    wanted.emplace(key, LetterRequest{});
+  }
+  if (!args.selection.matches_keys_only()) {
+    say(context,
+        "an event cannot overtake its key: all events of the keys that were found are handled again");
+  }
+  const std::string what = fmt::format("{} with {}", keys_text(keys.size()), letters_text(letters));
+  if (args.group.dry_run) {
+    Output().line(fmt::format("would ask for {} to be handled again", what)).flush();
+    return 0;
+  }
+  LetterRequests requests(*session, place.topic, args.group.group);
+  requests.ask(wanted);
+  Audit(*session, args.group, "dead retry" + selection_text(args)).done(what);
+  if (args.no_wait) {
+    (void)requests.look();
+  } else {
+    wait_for_answers(context, requests, args, "retry");
+  }
+  show_outcomes(context, args.group, requests.standings(), "released");
+  bool failed = false;
+  for (const auto& [key, standing] : requests.standings()) {
+    failed = failed || standing.state == State::failed_again;
+  }
+  if (!args.no_wait) {
+    report_unanswered(context, requests.standings(), args);
+  }
+  return failed ? static_cast<int>(ErrorKind::partial) : 0;
+}
+
+// --- discard
+
+void require_export(const Arguments& args) {
+  if (args.output && args.no_export) {
+    fail(ErrorKind::usage, "--export or --no-export, not both");
+  }
+  if (!args.output && !args.no_export && !args.group.dry_run) {
+    fail(ErrorKind::usage,
+         "give --export FILE, which keeps what is discarded, or --no-export if it is of no use to anybody");
+  }
+}
+
+// By the workers that have the partitions. One piece of a key after the other: a key has one request at a
+// time.
+Standings discard_by_workers(const Context& context, redis::Session& session, const GroupPlace& place,
+                             const Arguments& args, const Discards& discards) {
+  LetterRequests requests(session, place.topic, args.group.group);
+  std::map<KeyPlace, LetterRequest> wanted;
+  for (std::size_t piece = 0;; ++piece) {
+    wanted.clear();
+    for (const auto& [key, pieces] : discards.requests) {
+      const auto standing = requests.standings().find(key);
+      const bool stuck = standing != requests.standings().end() && standing->second.state == State::waiting;
+      if (piece < pieces.size() && !stuck) {
+        wanted.emplace(key, pieces[piece]);
+      }
+    }
+    if (wanted.empty()) {
+      return requests.standings();
+    }
+    requests.ask(wanted);
+    wait_for_answers(context, requests, args, "discard");
+  }
+}
+
+// Splits off what lies on partitions of `refused`.
+Discards split_off(Discards& discards, const std::vector<OperatorLeases::Refusal>& refused) {
+  Discards theirs;
+  for (const auto& refusal : refused) {
+    const auto is_there = [&](const auto& of) { return of.first.partition == refusal.partition; };
+    for (const auto& [key, letters] : discards.letters) {
+      if (key.partition == refusal.partition) {
+        theirs.letters.emplace(key, letters);
+        theirs.requests.emplace(key, discards.requests.at(key));
+        theirs.count += letters.size();
+      }
+    }
+    std::erase_if(discards.letters, is_there);
+    std::erase_if(discards.requests, is_there);
+  }
+  discards.count -= theirs.count;
+  return theirs;
+}
+
+Discards select_discards(redis::Session& session, const GroupPlace& place, const Arguments& args) {
+  const HeldByPlace held = held_by_place(session, place, args);
+  std::optional<ExportFile> file;
+  const bool keeps = args.output && !args.group.dry_run;
+  Discards discards =
+      collect_discards(session, place.topic, args.group.group, args.selection,
+                       [&](Partition partition, const DeadLetter& letter) {
+                         if (keeps) {
+                           if (!file) {
+                             file.emplace(*args.output);
+                           }
+                           file->line(letter_json(place.topic.name, args.group.group, partition, letter,
+                                                  held_of(held, partition, letter)));
+                         }
+                       });
+  if (file) {
+    file->finish();
+  }
+  return discards;
+}
+
+int discard(const Context& context, Arguments& args) {
+  require_export(args);
+  const auto session =
+      connect(context, args.group.dry_run ? redis::Needs::Access::read : redis::Needs::Access::write);
+  const GroupPlace place = find_group(*session, args.group);
+  args.selection.partitions = place.partitions;
+  if (!args.group.yes && !args.group.dry_run) {
+    fail(ErrorKind::usage,
+         "this would discard dead letters of group {}, which are then handled by nobody: add --yes to do it, "
+         "or "
+         "--dry-run to see how many",
+         args.group.group);
+  }
+  Discards discards = select_discards(*session, place, args);
+  const std::uint64_t count = discards.count;
+  const std::string what = fmt::format("{} of {}", letters_text(count), keys_text(discards.letters.size()));
+  if (count == 0 || args.group.dry_run) {
+    if (count == 0) {
+      say(context,
+          fmt::format("group {} of topic {} has no such dead letters", args.group.group, place.topic.name));
+    } else {
+      Output().line("would discard " + what).flush();
+    }
+    return 0;
+  }
+  std::string words = "dead discard" + selection_text(args);
+  words += args.output ? " --export " + *args.output : std::string(" --no-export");
+  Audit audit(*session, args.group, words);
+  audit.begin(what);
+  std::vector<Partition> partitions;
+  for (const auto& [key, letters] : discards.letters) {
+    if (partitions.empty() || partitions.back() != key.partition) {
+      partitions.push_back(key.partition);
+    }
+  }
+  OperatorLeases leases(*session, place.topic, args.group.group, operator_name() + " (dead discard)");
+  const auto taken = leases.take(partitions);
+  const Discards theirs = split_off(discards, taken.refused);
+  discard_letters(*session, place.topic, args.group.group, leases, discards);
+  leases.release();
+  const Standings standings = discard_by_workers(context, *session, place, args, theirs);
+  show_outcomes(context, args.group, standings, "discarded");
+  if (context.json) {
+    JsonObject totals;
+    totals.add("letters", count).add("export", args.output);
+    Output().line(JsonObject().add_raw("summary", totals.text()).text()).flush();
+  } else if (!context.quiet) {
+    Output()
+        .line(fmt::format("discarded {}{}", what,
+                          args.output ? fmt::format("; they are in {}", printable(*args.output)) : ""))
+        .flush();
+  }
+  report_unanswered(context, standings, args);
+  audit.done(what);
+  return 0;
+}
+
+// --- options
+
+void add_selection(CLI::App& command, const std::shared_ptr<Arguments>& args) {
+  add_group_options(command, args->group);
+  add_partition_option(command, args->group);
+  add_text(command, "--handler", "NAME", args->selection.handler, "only of this handler");
+  add_text(command, "-k,--key", "KEY", args->selection.key, "only of this key");
+  add_text(command, "--id", "ID", args->selection.event_id, "only of the event with this id");
+  add_text(command, "--reason", "GLOB", args->selection.reason,
+           "only events that failed for a reason that matches");
+}
+
+template <class Body>
+CLI::App& add_dead(CLI::App& command, Context& context, const std::string& name, const std::string& summary,
+                   const std::shared_ptr<Arguments>& args, Body body) {
+  CLI::App& subcommand = add_subcommand(command, name, summary);
+  add_selection(subcommand, args);
+  run_with(subcommand, context, [&context, args, body] { return body(context, *args); });
+  return subcommand;
+}
+
+}  // namespace
+
+void add_dead(CLI::App& command, Context& context) {
+  const auto listed = std::make_shared<Arguments>();
+  listed->last = keys_shown;
+  auto& ls = add_dead(command, context, "ls", "how many there are, by reason and by key", listed, list);
+  add_number(ls, "-n,--last", listed->last, {0, shown_max}, "at most so many keys (20)");
+
+  const auto shown = std::make_shared<Arguments>();
+  shown->last = letters_shown;
+  auto& show_command = add_dead(command, context, "show", "the events, with what went wrong", shown, show);
+  add_number(show_command, "-n,--last", shown->last, {0, shown_max}, "at most so many (20)");
+
+  const auto tried = std::make_shared<Arguments>();
+  auto& retry_command = add_dead(command, context, "retry",
+                                 "have them handled again, in the order of their keys", tried, retry);
+  add_change_options(retry_command, tried->group);
+  add_flag(retry_command, "--no-wait", tried->no_wait, "ask, and do not wait for the worker");
+  add_duration(retry_command, "--timeout", tried->timeout, "how long to wait for the worker (10m)");
+
+  const auto gone = std::make_shared<Arguments>();
+  auto& discard_command =
+      add_dead(command, context, "discard", "take them away without handling them", gone, discard);
+  add_change_options(discard_command, gone->group);
+  add_yes_option(discard_command, gone->group);
+  add_text(discard_command, "--export", "FILE", gone->output, "keep them in this new file");
+  add_flag(discard_command, "--no-export", gone->no_export, "keep them nowhere");
+  add_duration(discard_command, "--timeout", gone->timeout, "how long to wait for the worker (10m)");
+
+  const auto exported = std::make_shared<Arguments>();
+  auto& export_command =
+      add_dead(command, context, "export", "all of them as JSON lines", exported, export_letters);
+  add_text(export_command, "-o,--output", "FILE", exported->output, "into this new file instead of stdout");
+}
+
+}  // namespace continuum::app

@@ -56,7 +56,7 @@ int list(const Context& context, const std::string& name) {
     for (const GroupView& group : view.groups) {
       GroupTotals& total = totals[group.group];
       total.lag_events += group.lag_events;
-      total.paused += group.state.paused.empty() ? 0 : 1;
+      total.paused += group.state.paused.empty() ? 0U : 1U;
       if (!group.state.owner.empty()) {
         ++total.owned;
         total.owners.insert(group.state.owner);

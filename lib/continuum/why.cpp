@@ -42,10 +42,10 @@ class Explainer {
   [[nodiscard]] Why explain() const {
     const bool waits = s_.lag_events > 0;
     if (!s_.loss.empty()) {
-      return {Cause::loss, printable(s_.loss), fmt::format("continuum inspect groups -t {}", s_.topic)};
+      return {Obstacle::loss, printable(s_.loss), fmt::format("continuum inspect groups -t {}", s_.topic)};
     }
     if (!state_.paused.empty()) {
-      return {Cause::paused,
+      return {Obstacle::paused,
               fmt::format("paused by {}{}", printable(state_.paused), waits ? waiting_events() : ""),
               fmt::format("continuum group resume {}", where())};
     }
@@ -59,7 +59,8 @@ class Explainer {
       return refused();
     }
     if (s_.motion == Standing::Motion::moving) {
-      return {Cause::moving, fmt::format("{} events to go{}", format_count(s_.lag_events), held_too()), {}};
+      return {
+          Obstacle::moving, fmt::format("{} events to go{}", format_count(s_.lag_events), held_too()), {}};
     }
     return s_.owner == Standing::Owner::alive ? of_worker() : no_owner();
   }
@@ -67,17 +68,17 @@ class Explainer {
  private:
   [[nodiscard]] Why at_end() const {
     if (s_.letters > 0) {
-      return {Cause::held_keys,
+      return {Obstacle::held_keys,
               fmt::format("{} of {} wait behind failed ones; all else is handled, and other keys go on",
                           counted(s_.letters, "event"), counted(s_.held_keys, "held key")),
               fmt::format("continuum dead ls {}", where())};
     }
-    return {Cause::caught_up, "every event is handled", {}};
+    return {Obstacle::caught_up, "every event is handled", {}};
   }
 
   [[nodiscard]] Why halted() const {
     return {
-        Cause::halted,
+        Obstacle::halted,
         fmt::format("halted at offset {}{}, for {}{}{}; repair the handler and start the worker again, or "
                     "pass the event",
                     state_.at, by_handler(), since(), attempts(), error()),
@@ -86,7 +87,7 @@ class Explainer {
 
   [[nodiscard]] Why refused() const {
     const bool full = s_.writes == Standing::Writes::refused_when_growing;
-    return {Cause::server_refuses,
+    return {Obstacle::server_refuses,
             fmt::format("{}{}", printable(s_.refusal), full ? "; failed events cannot be set aside" : ""),
             full ? "redis-cli INFO memory" : "redis-cli INFO persistence replication"};
   }
@@ -97,7 +98,7 @@ class Explainer {
         s_.owner == Standing::Owner::none
             ? std::string("no worker has the lease")
             : fmt::format("{} is silent for longer than its lease of {}", who, format_duration(state_.ttl));
-    return {Cause::no_owner, why + waiting_events(),
+    return {Obstacle::no_owner, why + waiting_events(),
             fmt::format("continuum work -t {} -g {} --partition {} -- HANDLER", s_.topic, s_.group,
                         s_.partition)};
   }
@@ -105,25 +106,25 @@ class Explainer {
   [[nodiscard]] Why of_worker() const {
     const std::string who = printable(state_.who.empty() ? state_.owner : state_.who);
     if (state_.state == "down") {
-      return {Cause::handler_down,
+      return {Obstacle::handler_down,
               fmt::format("the handler{} is down, for {}{}; no event is to blame", by_handler(), since(),
                           error()),
               fmt::format("repair the handler on {}: the worker tries again by itself", who)};
     }
     if (state_.state == "full") {
-      return {Cause::held_limit,
+      return {Obstacle::held_limit,
               fmt::format("{} wait behind failed ones, which is the limit: offset {} would be one more",
                           counted(s_.letters, "event"), state_.at),
               fmt::format("continuum dead ls {}", where())};
     }
     if (state_.state == "retrying") {
-      return {Cause::retrying,
+      return {Obstacle::retrying,
               fmt::format("offset {} is tried again{}, for {}{}{}", state_.at, by_handler(), since(),
                           attempts(), error()),
               show_event()};
     }
     if (state_.state == "running" && state_.since != SystemTime()) {
-      return {Cause::handler_running,
+      return {Obstacle::handler_running,
               fmt::format("offset {} has been with the handler{} for {} on {}{}", state_.at, by_handler(),
                           since(), who, held_too()),
               show_event()};
@@ -134,7 +135,7 @@ class Explainer {
     if (s_.writes == Standing::Writes::refused_when_growing) {
       return refused();
     }
-    return {Cause::waiting,
+    return {Obstacle::waiting,
             fmt::format("{} has the lease, and nothing is with a handler{}: look at its messages", who,
                         held_too()),
             fmt::format("continuum inspect groups -t {}", s_.topic)};
@@ -145,7 +146,7 @@ class Explainer {
                                    state_.cursor.offset);
     if (*s_.barrier > s_.active) {
       return {
-          Cause::barrier,
+          Obstacle::barrier,
           fmt::format("{}, and generation {} is still in force: its resize is not finished", text, s_.active),
           fmt::format("continuum ring show -t {}", s_.topic)};
     }
@@ -153,7 +154,7 @@ class Explainer {
       text += fmt::format("; partition {}{} has not passed it", s_.behind.front(),
                           s_.behind.size() > 1 ? fmt::format(" (and {} more)", s_.behind.size() - 1) : "");
     }
-    return {Cause::barrier, text, fmt::format("continuum inspect why -t {} -g {}", s_.topic, s_.group)};
+    return {Obstacle::barrier, text, fmt::format("continuum inspect why -t {} -g {}", s_.topic, s_.group)};
   }
 
   // --- words
@@ -388,7 +389,7 @@ class Looker {
 
 }  // namespace
 
-std::string_view name_of(Cause cause) {
+std::string_view name_of(Obstacle cause) {
   return cause_names.at(static_cast<std::size_t>(cause));
 }
 

@@ -17,7 +17,7 @@
 
 namespace continuum {
 
-enum class Cause : std::uint8_t {
+enum class Obstacle : std::uint8_t {
   moving,           // it does move
   caught_up,        // every event is handled
   held_keys,        // caught up, but for the keys that are held: they block nobody else
@@ -33,7 +33,7 @@ enum class Cause : std::uint8_t {
   handler_running,  // it takes long
   waiting,          // none of these
 };
-[[nodiscard]] std::string_view name_of(Cause cause);  // "no owner", "handler running", …
+[[nodiscard]] std::string_view name_of(Obstacle cause);  // "no owner", "handler running", …
 
 // What is known of a group on a partition.
 struct Standing {
@@ -56,7 +56,7 @@ struct Standing {
   SystemTime now{};
 };
 struct Why {
-  Cause cause = Cause::waiting;
+  Obstacle cause = Obstacle::waiting;
   std::string text;  // for a person; printable
   std::string next;  // a command, or what to do; empty: nothing
 };

@@ -35,7 +35,11 @@ Cell state_cell(const PartitionView& partition, const GroupView* group) {
   const std::string text(name_of(group->motion));
   switch (group->motion) {
     case GroupMotion::halted:
+    case GroupMotion::refused:
       return {text, Colour::red};
+    case GroupMotion::paused:
+    case GroupMotion::down:
+    case GroupMotion::full:
     case GroupMotion::retrying:
     case GroupMotion::no_owner:
       return {text, Colour::yellow};

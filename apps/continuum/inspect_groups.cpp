@@ -4,12 +4,23 @@
 #include "options.hpp"
 #include "output.hpp"
 
+#include "continuum/names.hpp"
+
 #include <CLI/CLI.hpp>
 
 namespace continuum::app {
 namespace {
 
 constexpr auto right = Table::Align::right;
+
+// The share of the time in which an event was with a handler; nothing without a worker.
+std::optional<double> busy_of(const GroupState& state) {
+  return state.owner.empty() ? std::nullopt : std::optional(state.busy_permille / 1000.0);
+}
+std::string busy_text(const GroupState& state) {
+  const auto busy = busy_of(state);
+  return busy ? fmt::format("{:.0f}%", *busy * 100) : std::string();
+}
 
 int groups(const Context& context, const std::string& topic) {
   const auto session = connect(context, redis::Needs::Access::read);
@@ -20,6 +31,7 @@ int groups(const Context& context, const std::string& topic) {
                {"COMMITTED", right},
                {"LAG", right},
                {"SECONDS", right},
+               {"BUSY", right},
                {"OWNER"},
                {"FENCE", right},
                {"STATE"},
@@ -37,6 +49,7 @@ int groups(const Context& context, const std::string& topic) {
             .add("committed", state.cursor.offset)
             .add("lag_events", group.lag_events)
             .add("lag_seconds", seconds_of(group.lag))
+            .add("busy", busy_of(state))
             .add("owner", owner_of(state))
             .add("fence", state.fence)
             .add("state", name_of(group.motion))
@@ -51,8 +64,8 @@ int groups(const Context& context, const std::string& topic) {
       // Not marked by thousands: it is compared and pasted, not read as a quantity.
       const std::string fence = state.fence == Fence(0) ? std::string() : std::to_string(state.fence.value);
       table.row({group.group, view.partition.value, state.cursor.offset.value, group.lag_events,
-                 fmt::format("{:.1f}", seconds_of(group.lag)), owner_of(state).value_or(""), fence,
-                 state_cell(view, &group), state.error});
+                 fmt::format("{:.1f}", seconds_of(group.lag)), busy_text(state), owner_of(state).value_or(""),
+                 fence, state_cell(view, &group), state.error});
     }
   }
   if (!context.json) {
@@ -60,6 +73,13 @@ int groups(const Context& context, const std::string& topic) {
       say(context, fmt::format("topic {} has no groups", topic));
     }
     table.print(out);
+    for (std::size_t g = 0; g < count; ++g) {
+      const std::string& group = views.front().groups[g].group;
+      if (const auto enough = partitions_enough(views, group)) {
+        out.line(fmt::format("group {}: at this rate {} partition{} {} enough", printable(group), *enough,
+                             *enough == 1 ? "" : "s", *enough == 1 ? "is" : "are"));
+      }
+    }
   }
   out.flush();
   return report_loss(views);

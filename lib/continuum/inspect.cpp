@@ -3,7 +3,9 @@
 #include "continuum/error.hpp"
 
 #include <algorithm>
+#include <array>
 #include <span>
+#include <utility>
 
 namespace continuum {
 
@@ -13,6 +15,8 @@ namespace {
 constexpr std::size_t partitions_at_once = 64;
 // Nodes of the stream that MEMORY USAGE looks at: all of them would block the server for a long log.
 constexpr int memory_samples = 5;
+// How busy a partition may be for some time: more, and every burst waits.
+constexpr std::uint64_t busy_permille_goal = 700;
 
 // A time that needs another look at the log: that of the first event behind an entry, or of the last one
 // before.
@@ -159,8 +163,18 @@ class Inspector {
     if (seen.state.state == "halted") {
       return GroupMotion::halted;
     }
-    if (seen.state.state == "retrying" && !seen.state.owner.empty()) {
-      return GroupMotion::retrying;
+    if (!seen.state.paused.empty()) {
+      return GroupMotion::paused;
+    }
+    constexpr std::array<std::pair<std::string_view, GroupMotion>, 4> told{
+        {{"refused", GroupMotion::refused},
+         {"down", GroupMotion::down},
+         {"full", GroupMotion::full},
+         {"retrying", GroupMotion::retrying}}};
+    for (const auto& [state, motion] : told) {
+      if (seen.state.state == state && !seen.state.owner.empty()) {
+        return motion;
+      }
     }
     if (seen.lag_events == 0) {
       return GroupMotion::caught_up;
@@ -239,6 +253,14 @@ std::string_view name_of(GroupMotion motion) {
   switch (motion) {
     case GroupMotion::halted:
       return "halted";
+    case GroupMotion::paused:
+      return "paused";
+    case GroupMotion::refused:
+      return "server full";
+    case GroupMotion::down:
+      return "handler down";
+    case GroupMotion::full:
+      return "full";
     case GroupMotion::retrying:
       return "retrying";
     case GroupMotion::caught_up:
@@ -249,6 +271,22 @@ std::string_view name_of(GroupMotion motion) {
       break;
   }
   return "running";
+}
+
+std::optional<std::uint64_t> partitions_enough(const std::vector<PartitionView>& views,
+                                               std::string_view group) {
+  std::uint64_t busy_permille = 0;
+  for (const PartitionView& view : views) {
+    for (const GroupView& seen : view.groups) {
+      if (seen.group == group && !seen.state.owner.empty()) {
+        busy_permille += seen.state.busy_permille;
+      }
+    }
+  }
+  if (busy_permille == 0) {
+    return std::nullopt;
+  }
+  return (busy_permille + busy_permille_goal - 1) / busy_permille_goal;
 }
 
 std::vector<PartitionView> inspect_topic(redis::Session& session, const Topic& topic) {

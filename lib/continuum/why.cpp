@@ -18,20 +18,12 @@ namespace continuum {
 
 namespace {
 
-constexpr std::array<std::string_view, 14> cause_names{"moving",
-                                                       "caught up",
-                                                       "held keys",
-                                                       "loss",
-                                                       "paused",
-                                                       "halted",
-                                                       "server refuses writes",
-                                                       "no owner",
-                                                       "handler down",
-                                                       "held limit",
-                                                       "retrying",
-                                                       "barrier",
-                                                       "handler running",
-                                                       "waiting"};
+constexpr std::array<std::string_view, 15> names{
+    "moving",   "caught up",    "held keys",  "loss",   "paused",   "halted",  "server refuses writes",
+    "no owner", "handler down", "held limit", "outbox", "retrying", "barrier", "handler running",
+    "waiting"};
+// How a worker that is full says of what.
+constexpr std::string_view of_held_keys = "behind held keys";
 
 // --- from what is known to the cause
 
@@ -56,7 +48,7 @@ class Explainer {
       return halted();
     }
     if (s_.writes == Standing::Writes::refused) {
-      return refused();
+      return refused(s_.refusal);
     }
     if (s_.motion == Standing::Motion::moving) {
       return {
@@ -85,11 +77,11 @@ class Explainer {
         fmt::format("continuum group skip {}", where())};
   }
 
-  [[nodiscard]] Why refused() const {
-    const bool full = s_.writes == Standing::Writes::refused_when_growing;
+  [[nodiscard]] Why refused(std::string_view refusal) const {
+    const bool full = s_.writes != Standing::Writes::refused;
     return {Obstacle::server_refuses,
-            fmt::format("{}{}", printable(s_.refusal), full ? "; failed events cannot be set aside" : ""),
-            full ? "redis-cli INFO memory" : "redis-cli INFO persistence replication"};
+            fmt::format("{}{}", printable(refusal), full ? "; failed events cannot be set aside" : ""),
+            full ? "redis-cli INFO memory" : "redis-cli INFO"};
   }
 
   [[nodiscard]] Why no_owner() const {
@@ -111,11 +103,11 @@ class Explainer {
                           error()),
               fmt::format("repair the handler on {}: the worker tries again by itself", who)};
     }
+    if (state_.state == "refused") {
+      return refused(s_.refusal.empty() ? state_.error : s_.refusal);
+    }
     if (state_.state == "full") {
-      return {Obstacle::held_limit,
-              fmt::format("{} wait behind failed ones, which is the limit: offset {} would be one more",
-                          counted(s_.letters, "event"), state_.at),
-              fmt::format("continuum dead ls {}", where())};
+      return full();
     }
     if (state_.state == "retrying") {
       return {Obstacle::retrying,
@@ -133,12 +125,23 @@ class Explainer {
       return at_barrier();
     }
     if (s_.writes == Standing::Writes::refused_when_growing) {
-      return refused();
+      return refused(s_.refusal);
     }
     return {Obstacle::waiting,
             fmt::format("{} has the lease, and nothing is with a handler{}: look at its messages", who,
                         held_too()),
             fmt::format("continuum inspect groups -t {}", s_.topic)};
+  }
+
+  [[nodiscard]] Why full() const {
+    if (state_.error.find(of_held_keys) == std::string::npos) {
+      return {Obstacle::outbox, printable(state_.error),
+              fmt::format("continuum inspect groups -t {}", s_.topic)};
+    }
+    return {Obstacle::held_limit,
+            fmt::format("{}: no more can be set aside, and offset {} would be one more",
+                        printable(state_.error), state_.at),
+            fmt::format("continuum dead ls {}", where())};
   }
 
   [[nodiscard]] Why at_barrier() const {
@@ -390,7 +393,7 @@ class Looker {
 }  // namespace
 
 std::string_view name_of(Obstacle cause) {
-  return cause_names.at(static_cast<std::size_t>(cause));
+  return names.at(static_cast<std::size_t>(cause));
 }
 
 Why why_of(const Standing& standing) {

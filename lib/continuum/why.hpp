@@ -28,6 +28,7 @@ enum class Obstacle : std::uint8_t {
   no_owner,         // no worker, or one that is silent
   handler_down,     // an outage: no event is to blame
   held_limit,       // no more events can be set aside
+  outbox,           // emitted events are not published yet, and no more are taken
   retrying,         // an event failed and is tried again
   barrier,          // other partitions have to come this far first
   handler_running,  // it takes long

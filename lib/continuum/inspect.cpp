@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <functional>
 #include <span>
 #include <utility>
 
@@ -51,37 +52,65 @@ class Inspector {
 
  private:
   void look_at(std::span<const Partition> partitions, std::size_t begin) {
+    redis::Replies replies = ask(partitions);
+    if (together_ && is_full(replies)) {
+      together_ = false;
+      replies = ask(partitions);
+    }
+    const std::size_t each = (replies.size() - 1) / partitions.size();
+    now_ = time_of(replies[replies.size() - 1]);
+    for (std::size_t i = 0; i < partitions.size(); ++i) {
+      const std::size_t first = i * each;
+      const redis::Reply whole = replies[first + each - 2];  // of the transaction
+      if (together_ && whole.is_error()) {
+        fail(ErrorKind::usage, "{}: the server refuses to show it: {}", place(topic_.name, partitions[i]),
+             whole.text());
+      }
+      const Answers answers = [&](std::size_t k) { return together_ ? whole[k] : replies[first + k]; };
+      read(begin + i, partitions[i], answers, replies[first + each - 1]);
+    }
+  }
+
+  redis::Replies ask(std::span<const Partition> partitions) {
     redis::Request request;
-    request.keep_errors();
+    request.keep_errors().keep_full();
     for (const Partition partition : partitions) {
-      request.command("MULTI");
+      if (together_) {
+        request.command("MULTI");
+      }
       request_ends(request, topic_.name, partition);
       for (const auto& [group, registered] : topic_.groups) {
         request.command("HGETALL", group_key(topic_.name, partition, group));
       }
-      request.command("EXEC");
+      if (together_) {
+        request.command("EXEC");
+      }
       request.command("MEMORY", "USAGE", log_key(topic_.name, partition), "SAMPLES", memory_samples);
     }
     request.command("TIME");
-    const redis::Replies replies = session_.call(std::move(request));
-    const std::size_t each = (replies.size() - 1) / partitions.size();
-    now_ = time_of(replies[replies.size() - 1]);
-    for (std::size_t i = 0; i < partitions.size(); ++i) {
-      const redis::Reply answers = replies[(i + 1) * each - 2];
-      if (answers.is_error()) {
-        fail(ErrorKind::usage, "{}: the server refuses to show it: {}", place(topic_.name, partitions[i]),
-             answers.text());
+    return session_.call(std::move(request));
+  }
+
+  // A full server takes no transactions, not even to read. It takes no events either, so that a log and its
+  // state agree without one.
+  static bool is_full(const redis::Replies& replies) {
+    for (std::size_t i = 0; i < replies.size(); ++i) {
+      if (replies[i].is_error() && replies[i].text().starts_with("OOM")) {
+        return true;
       }
-      read(begin + i, partitions[i], answers, replies[(i + 1) * each - 1]);
     }
+    return false;
   }
 
   static SystemTime time_of(redis::Reply reply) {
     return SystemTime(Milliseconds(reply[0].integer() * 1000 + reply[1].integer() / 1000));
   }
 
-  void read(std::size_t i, Partition partition, redis::Reply answers, redis::Reply memory) {
-    const LogEnds ends = parse_ends(answers[0], answers[1], topic_.name, partition, topic_.log_id);
+  // To the commands about one partition, in their order.
+  using Answers = std::function<redis::Reply(std::size_t)>;
+
+  void read(std::size_t i, Partition partition, const Answers& answers, redis::Reply memory) {
+    const LogEnds ends = parse_ends(answers(0), answers(1), topic_.name, partition, topic_.log_id);
     PartitionView& view = views_[i];
     view.topic = topic_.name;
     view.partition = partition;
@@ -104,9 +133,9 @@ class Inspector {
     view.groups.reserve(topic_.groups.size());
     unhandled_[i].resize(topic_.groups.size());
     for (const auto& [group, registered] : topic_.groups) {
-      const bool was_registered = answers[0].field("group:" + group).has_value();
+      const bool was_registered = answers(0).field("group:" + group).has_value();
       GroupView& seen =
-          view.groups.emplace_back(read_group(view, ends, group, answers[answer++], was_registered));
+          view.groups.emplace_back(read_group(view, ends, group, answers(answer++), was_registered));
       if (seen.lag_events > 0) {
         want(view, seen.state.cursor.entry, TimeWanted::Side::after, unhandled_[i][view.groups.size() - 1]);
       }
@@ -241,7 +270,8 @@ class Inspector {
 
   redis::Session& session_;
   const Topic& topic_;
-  SystemTime now_{};  // the server's clock, which also made the entry ids
+  bool together_ = true;  // what is asked of a partition is of one moment
+  SystemTime now_{};      // the server's clock, which also made the entry ids
   std::vector<PartitionView> views_;
   std::vector<std::vector<std::optional<SystemTime>>> unhandled_;  // by partition and group
   std::vector<TimeWanted> wanted_;

@@ -69,12 +69,11 @@ class Explainer {
   }
 
   [[nodiscard]] Why halted() const {
-    return {
-        Obstacle::halted,
-        fmt::format("halted at offset {}{}, for {}{}{}; repair the handler and start the worker again, or "
-                    "pass the event",
-                    state_.at, by_handler(), since(), attempts(), error()),
-        fmt::format("continuum group skip {}", where())};
+    return {Obstacle::halted,
+            fmt::format("halted at offset {}{} for {}{}{}; repair the handler and start the worker again, or "
+                        "pass the event",
+                        state_.at, by_handler(), since(), attempts(), error()),
+            fmt::format("continuum group skip {}", where())};
   }
 
   [[nodiscard]] Why refused(std::string_view refusal) const {
@@ -98,10 +97,10 @@ class Explainer {
   [[nodiscard]] Why of_worker() const {
     const std::string who = printable(state_.who.empty() ? state_.owner : state_.who);
     if (state_.state == "down") {
-      return {Obstacle::handler_down,
-              fmt::format("the handler{} is down, for {}{}; no event is to blame", by_handler(), since(),
-                          error()),
-              fmt::format("repair the handler on {}: the worker tries again by itself", who)};
+      return {
+          Obstacle::handler_down,
+          fmt::format("the handler{} is down for {}{}; no event is to blame", handler(), since(), error()),
+          fmt::format("repair the handler on {}: the worker tries again by itself", who)};
     }
     if (state_.state == "refused") {
       return refused(s_.refusal.empty() ? state_.error : s_.refusal);
@@ -111,13 +110,13 @@ class Explainer {
     }
     if (state_.state == "retrying") {
       return {Obstacle::retrying,
-              fmt::format("offset {} is tried again{}, for {}{}{}", state_.at, by_handler(), since(),
+              fmt::format("offset {} is tried again{} for {}{}{}", state_.at, by_handler(), since(),
                           attempts(), error()),
               show_event()};
     }
     if (state_.state == "running" && state_.since != SystemTime()) {
       return {Obstacle::handler_running,
-              fmt::format("offset {} has been with the handler{} for {} on {}{}", state_.at, by_handler(),
+              fmt::format("offset {} has been with the handler{} for {} on {}{}", state_.at, handler(),
                           since(), who, held_too()),
               show_event()};
     }
@@ -175,8 +174,11 @@ class Explainer {
   [[nodiscard]] std::string waiting_events() const {
     return fmt::format("; {} {}", counted(s_.lag_events, "event"), s_.lag_events == 1 ? "waits" : "wait");
   }
+  [[nodiscard]] std::string handler() const {
+    return state_.handler.empty() ? std::string() : " " + printable(state_.handler);
+  }
   [[nodiscard]] std::string by_handler() const {
-    return state_.handler.empty() ? std::string() : fmt::format(" {}", printable(state_.handler));
+    return state_.handler.empty() ? std::string() : " by handler" + handler();
   }
   [[nodiscard]] std::string since() const {
     const auto age = std::max(Milliseconds(0), s_.now - state_.since);
@@ -201,7 +203,6 @@ class Explainer {
 // --- looking
 
 constexpr Milliseconds look_again_every{100};
-constexpr std::string_view full_server = "(it answered: OOM";
 
 class Looker {
  public:
@@ -235,16 +236,20 @@ class Looker {
       return;
     }
     redis::Request request;
-    request.command("EVAL", "#!lua\nreturn 1", 1, topic_key(topic_.name));
+    request.command("EVAL", "#!lua\nreturn 1", 1, topic_key(topic_.name)).keep_full();
     try {
-      (void)session_.call(std::move(request));
+      const redis::Replies replies = session_.call(std::move(request));
+      if (replies[0].is_error()) {
+        writes_ = Standing::Writes::refused_when_growing;
+        out_.refusal = fmt::format("{} is full (maxmemory): raise it, or trim (it answered: {})",
+                                   session_.address().text(), replies[0].text());
+      }
     } catch (const Error& error) {
       if (error.kind() != ErrorKind::server) {
         return;  // a user that may only read cannot know
       }
       out_.refusal = error.message();
-      writes_ = out_.refusal.find(full_server) != std::string::npos ? Standing::Writes::refused_when_growing
-                                                                    : Standing::Writes::refused;
+      writes_ = Standing::Writes::refused;
     }
   }
 

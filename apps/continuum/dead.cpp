@@ -185,9 +185,17 @@ std::string_view outcome_of(const LetterRequests::Standing& standing, std::strin
     case State::waiting:
       break;
   }
-  return standing.attendance == Attendance::paused   ? "paused"
-         : standing.attendance == Attendance::nobody ? "no worker"
-                                                     : "waiting";
+  switch (standing.attendance) {
+    case Attendance::nobody:
+      return "no worker";
+    case Attendance::paused:
+      return "paused";
+    case Attendance::halted:
+      return "halted";
+    case Attendance::worker:
+      break;
+  }
+  return "waiting";
 }
 
 void show_outcomes(const Context& context, const GroupArguments& group, const Standings& standings,
@@ -225,28 +233,37 @@ void show_outcomes(const Context& context, const GroupArguments& group, const St
   out.flush();
 }
 
+std::string_view who_will(Attendance attendance) {
+  switch (attendance) {
+    case Attendance::nobody:
+      return "no worker has the partition now, the next one will do it";
+    case Attendance::paused:
+      return "the partition is paused, its worker will do it after `continuum group resume`";
+    case Attendance::halted:
+      return "the partition is halted; a worker will do it that is started when the handler is mended, or "
+             "the "
+             "event was passed by `continuum group skip`";
+    case Attendance::worker:
+      break;
+  }
+  return "its worker will do it";
+}
+
 // Says who will do what is not done yet. Throws Error{server} when a worker that is there did not answer in
 // time.
 void report_unanswered(const Context& context, const Standings& standings, const Arguments& args) {
-  std::uint64_t nobody = 0;
-  std::uint64_t paused = 0;
-  std::uint64_t late = 0;
+  std::map<Attendance, std::uint64_t> unanswered;
   for (const auto& [place, standing] : standings) {
     if (standing.state == State::waiting) {
-      ++(standing.attendance == Attendance::nobody   ? nobody
-         : standing.attendance == Attendance::paused ? paused
-                                                     : late);
+      ++unanswered[standing.attendance];
     }
   }
-  if (nobody > 0) {
-    say(context, fmt::format("{} asked for: no worker has the partition now, the next one will do it",
-                             keys_text(nobody)));
+  for (const auto& [attendance, keys] : unanswered) {
+    if (attendance != Attendance::worker) {
+      say(context, fmt::format("{} asked for: {}", keys_text(keys), who_will(attendance)));
+    }
   }
-  if (paused > 0) {
-    say(context, fmt::format("{} asked for: the partition is paused, its worker will do it after "
-                             "`continuum group resume`",
-                             keys_text(paused)));
-  }
+  const std::uint64_t late = unanswered[Attendance::worker];
   if (late > 0) {
     fail(ErrorKind::server,
          "{} not answered within {}: the requests stand, and the worker will come to them. `continuum "

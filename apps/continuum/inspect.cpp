@@ -35,7 +35,11 @@ Cell state_cell(const PartitionView& partition, const GroupView* group) {
   const std::string text(name_of(group->motion));
   switch (group->motion) {
     case GroupMotion::halted:
+    case GroupMotion::refused:
       return {text, Colour::red};
+    case GroupMotion::paused:
+    case GroupMotion::down:
+    case GroupMotion::full:
     case GroupMotion::retrying:
     case GroupMotion::no_owner:
       return {text, Colour::yellow};
@@ -200,8 +204,8 @@ void add_inspect(CLI::App& command, Context& context) {
   add_inspect_events(command, context, topic);
   add_inspect_key(command, context, topic);
   add_inspect_groups(command, context, topic);
-  add_inspect_dead(command, context, topic);
   add_inspect_workers(command, context, topic);
+  add_inspect_dead(command, context, topic);
   add_inspect_audit(command, context, topic);
   // The callback of a command runs after that of its subcommand, and must not take its place.
   command.callback([&command, &context, topic] {

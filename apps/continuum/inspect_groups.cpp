@@ -4,6 +4,8 @@
 #include "options.hpp"
 #include "output.hpp"
 
+#include "continuum/names.hpp"
+
 #include <CLI/CLI.hpp>
 
 namespace continuum::app {
@@ -11,9 +13,13 @@ namespace {
 
 constexpr auto right = Table::Align::right;
 
-// Of the time, how much its worker's handlers had something to do, in thousandths. Nobody's is nothing.
-std::uint32_t busy_of(const GroupState& state) {
-  return state.owner.empty() ? 0 : state.busy_permille;
+// The share of the time in which an event was with a handler; nothing without a worker.
+std::optional<double> busy_of(const GroupState& state) {
+  return state.owner.empty() ? std::nullopt : std::optional(state.busy_permille / 1000.0);
+}
+std::string busy_text(const GroupState& state) {
+  const auto busy = busy_of(state);
+  return busy ? fmt::format("{:.0f}%", *busy * 100) : std::string();
 }
 
 int groups(const Context& context, const std::string& topic) {
@@ -25,9 +31,9 @@ int groups(const Context& context, const std::string& topic) {
                {"COMMITTED", right},
                {"LAG", right},
                {"SECONDS", right},
+               {"BUSY", right},
                {"OWNER"},
                {"FENCE", right},
-               {"BUSY", right},
                {"STATE"},
                {"ERROR"}});
   const std::size_t count = views.empty() ? 0 : views.front().groups.size();
@@ -43,9 +49,9 @@ int groups(const Context& context, const std::string& topic) {
             .add("committed", state.cursor.offset)
             .add("lag_events", group.lag_events)
             .add("lag_seconds", seconds_of(group.lag))
+            .add("busy", busy_of(state))
             .add("owner", owner_of(state))
             .add("fence", state.fence)
-            .add("busy", static_cast<double>(busy_of(state)) / 1000)
             .add("state", name_of(group.motion))
             .add("error", state.error)
             .add("attempt", state.attempt);
@@ -58,9 +64,8 @@ int groups(const Context& context, const std::string& topic) {
       // Not marked by thousands: it is compared and pasted, not read as a quantity.
       const std::string fence = state.fence == Fence(0) ? std::string() : std::to_string(state.fence.value);
       table.row({group.group, view.partition.value, state.cursor.offset.value, group.lag_events,
-                 fmt::format("{:.1f}", seconds_of(group.lag)), owner_of(state).value_or(""), fence,
-                 state.owner.empty() ? std::string() : fmt::format("{:.0f}%", busy_of(state) / 10.0),
-                 state_cell(view, &group), state.error});
+                 fmt::format("{:.1f}", seconds_of(group.lag)), busy_text(state), owner_of(state).value_or(""),
+                 fence, state_cell(view, &group), state.error});
     }
   }
   if (!context.json) {
@@ -68,15 +73,11 @@ int groups(const Context& context, const std::string& topic) {
       say(context, fmt::format("topic {} has no groups", topic));
     }
     table.print(out);
-    out.flush();
     for (std::size_t g = 0; g < count; ++g) {
-      const std::string& group = views.front().groups.at(g).group;
-      if (const auto enough = partitions_enough(views, group); enough && *enough != views.size()) {
-        say(context, *enough < views.size()
-                         ? fmt::format("group {}: at this rate {} of {} partitions are enough", group,
-                                       *enough, views.size())
-                         : fmt::format("group {}: at this rate {} partitions are needed; there are {}", group,
-                                       *enough, views.size()));
+      const std::string& group = views.front().groups[g].group;
+      if (const auto enough = partitions_enough(views, group)) {
+        out.line(fmt::format("group {}: at this rate {} partition{} {} enough", printable(group), *enough,
+                             *enough == 1 ? "" : "s", *enough == 1 ? "is" : "are"));
       }
     }
   }

@@ -36,11 +36,11 @@ int report_loss(const std::vector<PartitionView>& views);
 
 // Each adds its subcommand.
 using SharedTopic = std::shared_ptr<std::string>;
-void add_inspect_workers(CLI::App& command, Context& context, const SharedTopic& topic);
 void add_inspect_groups(CLI::App& command, Context& context, const SharedTopic& topic);
 void add_inspect_events(CLI::App& command, Context& context, const SharedTopic& topic);
 void add_inspect_key(CLI::App& command, Context& context, const SharedTopic& topic);
 void add_inspect_why(CLI::App& command, Context& context, const SharedTopic& topic);
+void add_inspect_workers(CLI::App& command, Context& context, const SharedTopic& topic);
 void add_inspect_dead(CLI::App& command, Context& context, const SharedTopic& topic);
 void add_inspect_audit(CLI::App& command, Context& context, const SharedTopic& topic);
 

@@ -14,14 +14,14 @@
 namespace continuum::app {
 namespace {
 
-Colour colour_of(Cause cause) {
+Colour colour_of(Obstacle cause) {
   switch (cause) {
-    case Cause::moving:
-    case Cause::caught_up:
+    case Obstacle::moving:
+    case Obstacle::caught_up:
       return Colour::green;
-    case Cause::loss:
-    case Cause::halted:
-    case Cause::server_refuses:
+    case Obstacle::loss:
+    case Obstacle::halted:
+    case Obstacle::server_refuses:
       return Colour::red;
     default:
       return Colour::yellow;
@@ -40,7 +40,7 @@ int show_why(const Context& context, const std::string& name, const std::optiona
   bool lost = false;
   for (const Standing& standing : situation.standings) {
     const Why why = why_of(standing);
-    lost = lost || why.cause == Cause::loss;
+    lost = lost || why.cause == Obstacle::loss;
     if (context.json) {
       out.line(JsonObject()
                    .add("topic", name)

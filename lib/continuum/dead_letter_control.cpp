@@ -303,7 +303,7 @@ void LetterRequests::look_at_holders() {
   redis::Request request;
   for (const Partition partition : partitions) {
     request.command("HMGET", group_key(topic_.name, partition, group_), "owner", "fence", "beat", "ttl",
-                    "paused");
+                    "paused", "state");
   }
   const redis::Replies replies = session_.call(std::move(request));
   std::size_t i = 0;
@@ -321,6 +321,8 @@ void LetterRequests::look_at_holders() {
     const Milliseconds ttl(fields[3].is_nil() ? 0 : fields[3].integer());
     if (!text(4).empty()) {
       holder.attendance = Attendance::paused;
+    } else if (text(5) == "halted") {
+      holder.attendance = Attendance::halted;
     } else if (text(0).empty() || Clock::now() - holder.since > ttl) {
       holder.attendance = Attendance::nobody;
     } else {

@@ -90,6 +90,7 @@ enum class Attendance : std::uint8_t {
   worker,  // one holds the lease
   nobody,  // the next one will see it
   paused,  // it waits for `group resume`
+  halted,  // it waits for a person who passes the event, or mends the handler
 };
 
 // Requests and what became of them.

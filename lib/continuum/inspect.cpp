@@ -3,7 +3,10 @@
 #include "continuum/error.hpp"
 
 #include <algorithm>
+#include <array>
+#include <functional>
 #include <span>
+#include <utility>
 
 namespace continuum {
 
@@ -13,6 +16,8 @@ namespace {
 constexpr std::size_t partitions_at_once = 64;
 // Nodes of the stream that MEMORY USAGE looks at: all of them would block the server for a long log.
 constexpr int memory_samples = 5;
+// How busy a partition may be for some time: more, and every burst waits.
+constexpr std::uint64_t busy_permille_goal = 700;
 
 // A time that needs another look at the log: that of the first event behind an entry, or of the last one
 // before.
@@ -47,37 +52,65 @@ class Inspector {
 
  private:
   void look_at(std::span<const Partition> partitions, std::size_t begin) {
+    redis::Replies replies = ask(partitions);
+    if (together_ && is_full(replies)) {
+      together_ = false;
+      replies = ask(partitions);
+    }
+    const std::size_t each = (replies.size() - 1) / partitions.size();
+    now_ = time_of(replies[replies.size() - 1]);
+    for (std::size_t i = 0; i < partitions.size(); ++i) {
+      const std::size_t first = i * each;
+      const redis::Reply whole = replies[first + each - 2];  // of the transaction
+      if (together_ && whole.is_error()) {
+        fail(ErrorKind::usage, "{}: the server refuses to show it: {}", place(topic_.name, partitions[i]),
+             whole.text());
+      }
+      const Answers answers = [&](std::size_t k) { return together_ ? whole[k] : replies[first + k]; };
+      read(begin + i, partitions[i], answers, replies[first + each - 1]);
+    }
+  }
+
+  redis::Replies ask(std::span<const Partition> partitions) {
     redis::Request request;
-    request.keep_errors();
+    request.keep_errors().keep_full();
     for (const Partition partition : partitions) {
-      request.command("MULTI");
+      if (together_) {
+        request.command("MULTI");
+      }
       request_ends(request, topic_.name, partition);
       for (const auto& [group, registered] : topic_.groups) {
         request.command("HGETALL", group_key(topic_.name, partition, group));
       }
-      request.command("EXEC");
+      if (together_) {
+        request.command("EXEC");
+      }
       request.command("MEMORY", "USAGE", log_key(topic_.name, partition), "SAMPLES", memory_samples);
     }
     request.command("TIME");
-    const redis::Replies replies = session_.call(std::move(request));
-    const std::size_t each = (replies.size() - 1) / partitions.size();
-    now_ = time_of(replies[replies.size() - 1]);
-    for (std::size_t i = 0; i < partitions.size(); ++i) {
-      const redis::Reply answers = replies[(i + 1) * each - 2];
-      if (answers.is_error()) {
-        fail(ErrorKind::usage, "{}: the server refuses to show it: {}", place(topic_.name, partitions[i]),
-             answers.text());
+    return session_.call(std::move(request));
+  }
+
+  // A full server takes no transactions, not even to read. It takes no events either, so that a log and its
+  // state agree without one.
+  static bool is_full(const redis::Replies& replies) {
+    for (std::size_t i = 0; i < replies.size(); ++i) {
+      if (replies[i].is_error() && replies[i].text().starts_with("OOM")) {
+        return true;
       }
-      read(begin + i, partitions[i], answers, replies[(i + 1) * each - 1]);
     }
+    return false;
   }
 
   static SystemTime time_of(redis::Reply reply) {
     return SystemTime(Milliseconds(reply[0].integer() * 1000 + reply[1].integer() / 1000));
   }
 
-  void read(std::size_t i, Partition partition, redis::Reply answers, redis::Reply memory) {
-    const LogEnds ends = parse_ends(answers[0], answers[1], topic_.name, partition, topic_.log_id);
+  // To the commands about one partition, in their order.
+  using Answers = std::function<redis::Reply(std::size_t)>;
+
+  void read(std::size_t i, Partition partition, const Answers& answers, redis::Reply memory) {
+    const LogEnds ends = parse_ends(answers(0), answers(1), topic_.name, partition, topic_.log_id);
     PartitionView& view = views_[i];
     view.topic = topic_.name;
     view.partition = partition;
@@ -100,9 +133,9 @@ class Inspector {
     view.groups.reserve(topic_.groups.size());
     unhandled_[i].resize(topic_.groups.size());
     for (const auto& [group, registered] : topic_.groups) {
-      const bool was_registered = answers[0].field("group:" + group).has_value();
+      const bool was_registered = answers(0).field("group:" + group).has_value();
       GroupView& seen =
-          view.groups.emplace_back(read_group(view, ends, group, answers[answer++], was_registered));
+          view.groups.emplace_back(read_group(view, ends, group, answers(answer++), was_registered));
       if (seen.lag_events > 0) {
         want(view, seen.state.cursor.entry, TimeWanted::Side::after, unhandled_[i][view.groups.size() - 1]);
       }
@@ -159,8 +192,18 @@ class Inspector {
     if (seen.state.state == "halted") {
       return GroupMotion::halted;
     }
-    if (seen.state.state == "retrying" && !seen.state.owner.empty()) {
-      return GroupMotion::retrying;
+    if (!seen.state.paused.empty()) {
+      return GroupMotion::paused;
+    }
+    constexpr std::array<std::pair<std::string_view, GroupMotion>, 4> told{
+        {{"refused", GroupMotion::refused},
+         {"down", GroupMotion::down},
+         {"full", GroupMotion::full},
+         {"retrying", GroupMotion::retrying}}};
+    for (const auto& [state, motion] : told) {
+      if (seen.state.state == state && !seen.state.owner.empty()) {
+        return motion;
+      }
     }
     if (seen.lag_events == 0) {
       return GroupMotion::caught_up;
@@ -227,7 +270,8 @@ class Inspector {
 
   redis::Session& session_;
   const Topic& topic_;
-  SystemTime now_{};  // the server's clock, which also made the entry ids
+  bool together_ = true;  // what is asked of a partition is of one moment
+  SystemTime now_{};      // the server's clock, which also made the entry ids
   std::vector<PartitionView> views_;
   std::vector<std::vector<std::optional<SystemTime>>> unhandled_;  // by partition and group
   std::vector<TimeWanted> wanted_;
@@ -239,6 +283,14 @@ std::string_view name_of(GroupMotion motion) {
   switch (motion) {
     case GroupMotion::halted:
       return "halted";
+    case GroupMotion::paused:
+      return "paused";
+    case GroupMotion::refused:
+      return "server full";
+    case GroupMotion::down:
+      return "handler down";
+    case GroupMotion::full:
+      return "full";
     case GroupMotion::retrying:
       return "retrying";
     case GroupMotion::caught_up:
@@ -251,23 +303,24 @@ std::string_view name_of(GroupMotion motion) {
   return "running";
 }
 
-std::vector<PartitionView> inspect_topic(redis::Session& session, const Topic& topic) {
-  return Inspector(session, topic).look();
-}
-
-std::optional<std::uint32_t> partitions_enough(const std::vector<PartitionView>& views,
+std::optional<std::uint64_t> partitions_enough(const std::vector<PartitionView>& views,
                                                std::string_view group) {
-  constexpr std::uint32_t usable_permille = 800;
-  std::uint32_t busy_permille = 0;
+  std::uint64_t busy_permille = 0;
   for (const PartitionView& view : views) {
-    for (const GroupView& one : view.groups) {
-      busy_permille += one.group == group && !one.state.owner.empty() ? one.state.busy_permille : 0;
+    for (const GroupView& seen : view.groups) {
+      if (seen.group == group && !seen.state.owner.empty()) {
+        busy_permille += seen.state.busy_permille;
+      }
     }
   }
   if (busy_permille == 0) {
     return std::nullopt;
   }
-  return (busy_permille + usable_permille - 1) / usable_permille;
+  return (busy_permille + busy_permille_goal - 1) / busy_permille_goal;
+}
+
+std::vector<PartitionView> inspect_topic(redis::Session& session, const Topic& topic) {
+  return Inspector(session, topic).look();
 }
 
 }  // namespace continuum

@@ -19,6 +19,10 @@ namespace continuum {
 // The first of these that holds. One look cannot tell a worker that died from one that is slow.
 enum class GroupMotion : std::uint8_t {
   halted,     // the partition waits for a person; with or without a worker
+  paused,     // by a person; with or without a worker
+  refused,    // the server is full: what has to be stored with a commit waits
+  down,       // the handler is, and no event is to blame
+  full,       // of events behind held keys, or of emitted ones
   retrying,   // a worker tries an event again
   caught_up,  // every event is handled
   no_owner,   // there are events, and nobody has the lease
@@ -50,9 +54,9 @@ struct PartitionView {
   [[nodiscard]] std::uint64_t events() const { return next - first; }
 };
 
-// How many partitions a group needs for what comes in now, when handlers may be busy for four fifths of the
-// time: from the share of time in which each is busy. nullopt when no worker tells.
-[[nodiscard]] std::optional<std::uint32_t> partitions_enough(const std::vector<PartitionView>& views,
+// How many partitions a group would need at the rate of this moment, or nothing when no worker has said how
+// busy it is. `views`: of one topic. What one key can do is not known: its partition cannot be divided.
+[[nodiscard]] std::optional<std::uint64_t> partitions_enough(const std::vector<PartitionView>& views,
                                                              std::string_view group);
 
 // All partitions, ascending. Loss and damage are told in the views, so that the rest is still seen.

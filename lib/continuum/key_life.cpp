@@ -27,7 +27,8 @@ namespace {
 
 void add_letters(redis::Session& session, const Topic& topic, const std::string& key, KeyStanding& standing) {
   const std::vector<Partition> one{standing.partition};
-  for (const HeldKey& held : held_keys(session, topic, standing.group, one).front().held.keys) {
+  const HeldKeys stored = held_keys(session, topic, standing.group, one).front().held;
+  for (const HeldKey& held : stored.keys) {
     if (held.whose.key == key) {
       standing.handlers.push_back(held);
     }

@@ -18,20 +18,12 @@ namespace continuum {
 
 namespace {
 
-constexpr std::array<std::string_view, 14> cause_names{"moving",
-                                                       "caught up",
-                                                       "held keys",
-                                                       "loss",
-                                                       "paused",
-                                                       "halted",
-                                                       "server refuses writes",
-                                                       "no owner",
-                                                       "handler down",
-                                                       "held limit",
-                                                       "retrying",
-                                                       "barrier",
-                                                       "handler running",
-                                                       "waiting"};
+constexpr std::array<std::string_view, 15> names{
+    "moving",   "caught up",    "held keys",  "loss",   "paused",   "halted",  "server refuses writes",
+    "no owner", "handler down", "held limit", "outbox", "retrying", "barrier", "handler running",
+    "waiting"};
+// How a worker that is full says of what.
+constexpr std::string_view of_held_keys = "behind held keys";
 
 // --- from what is known to the cause
 
@@ -42,10 +34,10 @@ class Explainer {
   [[nodiscard]] Why explain() const {
     const bool waits = s_.lag_events > 0;
     if (!s_.loss.empty()) {
-      return {Cause::loss, printable(s_.loss), fmt::format("continuum inspect groups -t {}", s_.topic)};
+      return {Obstacle::loss, printable(s_.loss), fmt::format("continuum inspect groups -t {}", s_.topic)};
     }
     if (!state_.paused.empty()) {
-      return {Cause::paused,
+      return {Obstacle::paused,
               fmt::format("paused by {}{}", printable(state_.paused), waits ? waiting_events() : ""),
               fmt::format("continuum group resume {}", where())};
     }
@@ -56,10 +48,11 @@ class Explainer {
       return halted();
     }
     if (s_.writes == Standing::Writes::refused) {
-      return refused();
+      return refused(s_.refusal);
     }
     if (s_.motion == Standing::Motion::moving) {
-      return {Cause::moving, fmt::format("{} events to go{}", format_count(s_.lag_events), held_too()), {}};
+      return {
+          Obstacle::moving, fmt::format("{} events to go{}", format_count(s_.lag_events), held_too()), {}};
     }
     return s_.owner == Standing::Owner::alive ? of_worker() : no_owner();
   }
@@ -67,28 +60,27 @@ class Explainer {
  private:
   [[nodiscard]] Why at_end() const {
     if (s_.letters > 0) {
-      return {Cause::held_keys,
+      return {Obstacle::held_keys,
               fmt::format("{} of {} wait behind failed ones; all else is handled, and other keys go on",
                           counted(s_.letters, "event"), counted(s_.held_keys, "held key")),
               fmt::format("continuum dead ls {}", where())};
     }
-    return {Cause::caught_up, "every event is handled", {}};
+    return {Obstacle::caught_up, "every event is handled", {}};
   }
 
   [[nodiscard]] Why halted() const {
-    return {
-        Cause::halted,
-        fmt::format("halted at offset {}{}, for {}{}{}; repair the handler and start the worker again, or "
-                    "pass the event",
-                    state_.at, by_handler(), since(), attempts(), error()),
-        fmt::format("continuum group skip {}", where())};
+    return {Obstacle::halted,
+            fmt::format("halted at offset {}{} for {}{}{}; repair the handler and start the worker again, or "
+                        "pass the event",
+                        state_.at, by_handler(), since(), attempts(), error()),
+            fmt::format("continuum group skip {}", where())};
   }
 
-  [[nodiscard]] Why refused() const {
-    const bool full = s_.writes == Standing::Writes::refused_when_growing;
-    return {Cause::server_refuses,
-            fmt::format("{}{}", printable(s_.refusal), full ? "; failed events cannot be set aside" : ""),
-            full ? "redis-cli INFO memory" : "redis-cli INFO persistence replication"};
+  [[nodiscard]] Why refused(std::string_view refusal) const {
+    const bool full = s_.writes != Standing::Writes::refused;
+    return {Obstacle::server_refuses,
+            fmt::format("{}{}", printable(refusal), full ? "; failed events cannot be set aside" : ""),
+            full ? "redis-cli INFO memory" : "redis-cli INFO"};
   }
 
   [[nodiscard]] Why no_owner() const {
@@ -97,7 +89,7 @@ class Explainer {
         s_.owner == Standing::Owner::none
             ? std::string("no worker has the lease")
             : fmt::format("{} is silent for longer than its lease of {}", who, format_duration(state_.ttl));
-    return {Cause::no_owner, why + waiting_events(),
+    return {Obstacle::no_owner, why + waiting_events(),
             fmt::format("continuum work -t {} -g {} --partition {} -- HANDLER", s_.topic, s_.group,
                         s_.partition)};
   }
@@ -105,26 +97,26 @@ class Explainer {
   [[nodiscard]] Why of_worker() const {
     const std::string who = printable(state_.who.empty() ? state_.owner : state_.who);
     if (state_.state == "down") {
-      return {Cause::handler_down,
-              fmt::format("the handler{} is down, for {}{}; no event is to blame", by_handler(), since(),
-                          error()),
-              fmt::format("repair the handler on {}: the worker tries again by itself", who)};
+      return {
+          Obstacle::handler_down,
+          fmt::format("the handler{} is down for {}{}; no event is to blame", handler(), since(), error()),
+          fmt::format("repair the handler on {}: the worker tries again by itself", who)};
+    }
+    if (state_.state == "refused") {
+      return refused(s_.refusal.empty() ? state_.error : s_.refusal);
     }
     if (state_.state == "full") {
-      return {Cause::held_limit,
-              fmt::format("{} wait behind failed ones, which is the limit: offset {} would be one more",
-                          counted(s_.letters, "event"), state_.at),
-              fmt::format("continuum dead ls {}", where())};
+      return full();
     }
     if (state_.state == "retrying") {
-      return {Cause::retrying,
-              fmt::format("offset {} is tried again{}, for {}{}{}", state_.at, by_handler(), since(),
+      return {Obstacle::retrying,
+              fmt::format("offset {} is tried again{} for {}{}{}", state_.at, by_handler(), since(),
                           attempts(), error()),
               show_event()};
     }
     if (state_.state == "running" && state_.since != SystemTime()) {
-      return {Cause::handler_running,
-              fmt::format("offset {} has been with the handler{} for {} on {}{}", state_.at, by_handler(),
+      return {Obstacle::handler_running,
+              fmt::format("offset {} has been with the handler{} for {} on {}{}", state_.at, handler(),
                           since(), who, held_too()),
               show_event()};
     }
@@ -132,12 +124,23 @@ class Explainer {
       return at_barrier();
     }
     if (s_.writes == Standing::Writes::refused_when_growing) {
-      return refused();
+      return refused(s_.refusal);
     }
-    return {Cause::waiting,
+    return {Obstacle::waiting,
             fmt::format("{} has the lease, and nothing is with a handler{}: look at its messages", who,
                         held_too()),
             fmt::format("continuum inspect groups -t {}", s_.topic)};
+  }
+
+  [[nodiscard]] Why full() const {
+    if (state_.error.find(of_held_keys) == std::string::npos) {
+      return {Obstacle::outbox, printable(state_.error),
+              fmt::format("continuum inspect groups -t {}", s_.topic)};
+    }
+    return {Obstacle::held_limit,
+            fmt::format("{}: no more can be set aside, and offset {} would be one more",
+                        printable(state_.error), state_.at),
+            fmt::format("continuum dead ls {}", where())};
   }
 
   [[nodiscard]] Why at_barrier() const {
@@ -145,7 +148,7 @@ class Explainer {
                                    state_.cursor.offset);
     if (*s_.barrier > s_.active) {
       return {
-          Cause::barrier,
+          Obstacle::barrier,
           fmt::format("{}, and generation {} is still in force: its resize is not finished", text, s_.active),
           fmt::format("continuum ring show -t {}", s_.topic)};
     }
@@ -153,7 +156,7 @@ class Explainer {
       text += fmt::format("; partition {}{} has not passed it", s_.behind.front(),
                           s_.behind.size() > 1 ? fmt::format(" (and {} more)", s_.behind.size() - 1) : "");
     }
-    return {Cause::barrier, text, fmt::format("continuum inspect why -t {} -g {}", s_.topic, s_.group)};
+    return {Obstacle::barrier, text, fmt::format("continuum inspect why -t {} -g {}", s_.topic, s_.group)};
   }
 
   // --- words
@@ -171,8 +174,11 @@ class Explainer {
   [[nodiscard]] std::string waiting_events() const {
     return fmt::format("; {} {}", counted(s_.lag_events, "event"), s_.lag_events == 1 ? "waits" : "wait");
   }
+  [[nodiscard]] std::string handler() const {
+    return state_.handler.empty() ? std::string() : " " + printable(state_.handler);
+  }
   [[nodiscard]] std::string by_handler() const {
-    return state_.handler.empty() ? std::string() : fmt::format(" {}", printable(state_.handler));
+    return state_.handler.empty() ? std::string() : " by handler" + handler();
   }
   [[nodiscard]] std::string since() const {
     const auto age = std::max(Milliseconds(0), s_.now - state_.since);
@@ -197,7 +203,6 @@ class Explainer {
 // --- looking
 
 constexpr Milliseconds look_again_every{100};
-constexpr std::string_view full_server = "(it answered: OOM";
 
 class Looker {
  public:
@@ -231,16 +236,20 @@ class Looker {
       return;
     }
     redis::Request request;
-    request.command("EVAL", "#!lua\nreturn 1", 1, topic_key(topic_.name));
+    request.command("EVAL", "#!lua\nreturn 1", 1, topic_key(topic_.name)).keep_full();
     try {
-      (void)session_.call(std::move(request));
+      const redis::Replies replies = session_.call(std::move(request));
+      if (replies[0].is_error()) {
+        writes_ = Standing::Writes::refused_when_growing;
+        out_.refusal = fmt::format("{} is full (maxmemory): raise it, or trim (it answered: {})",
+                                   session_.address().text(), replies[0].text());
+      }
     } catch (const Error& error) {
       if (error.kind() != ErrorKind::server) {
         return;  // a user that may only read cannot know
       }
       out_.refusal = error.message();
-      writes_ = out_.refusal.find(full_server) != std::string::npos ? Standing::Writes::refused_when_growing
-                                                                    : Standing::Writes::refused;
+      writes_ = Standing::Writes::refused;
     }
   }
 
@@ -388,8 +397,8 @@ class Looker {
 
 }  // namespace
 
-std::string_view name_of(Cause cause) {
-  return cause_names.at(static_cast<std::size_t>(cause));
+std::string_view name_of(Obstacle cause) {
+  return names.at(static_cast<std::size_t>(cause));
 }
 
 Why why_of(const Standing& standing) {

@@ -17,7 +17,7 @@
 
 namespace continuum {
 
-enum class Cause : std::uint8_t {
+enum class Obstacle : std::uint8_t {
   moving,           // it does move
   caught_up,        // every event is handled
   held_keys,        // caught up, but for the keys that are held: they block nobody else
@@ -28,12 +28,13 @@ enum class Cause : std::uint8_t {
   no_owner,         // no worker, or one that is silent
   handler_down,     // an outage: no event is to blame
   held_limit,       // no more events can be set aside
+  outbox,           // emitted events are not published yet, and no more are taken
   retrying,         // an event failed and is tried again
   barrier,          // other partitions have to come this far first
   handler_running,  // it takes long
   waiting,          // none of these
 };
-[[nodiscard]] std::string_view name_of(Cause cause);  // "no owner", "handler running", …
+[[nodiscard]] std::string_view name_of(Obstacle cause);  // "no owner", "handler running", …
 
 // What is known of a group on a partition.
 struct Standing {
@@ -56,7 +57,7 @@ struct Standing {
   SystemTime now{};
 };
 struct Why {
-  Cause cause = Cause::waiting;
+  Obstacle cause = Obstacle::waiting;
   std::string text;  // for a person; printable
   std::string next;  // a command, or what to do; empty: nothing
 };

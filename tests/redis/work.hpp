@@ -117,6 +117,7 @@ class Work {
   [[nodiscard]] static std::string group(std::uint32_t partition) {
     return continuum::group_key("t", continuum::Partition(partition), "g");
   }
+  [[nodiscard]] std::string url() const { return server_.url(); }
   // A connection of its own, for what happens while run() has another one.
   [[nodiscard]] std::unique_ptr<continuum::redis::Session> session() const {
     continuum::redis::ClientOptions options;

@@ -27,7 +27,8 @@ namespace {
 
 void add_letters(redis::Session& session, const Topic& topic, const std::string& key, KeyStanding& standing) {
   const std::vector<Partition> one{standing.partition};
-  for (const HeldKey& held : held_keys(session, topic, standing.group, one).front().held.keys) {
+  const auto all = held_keys(session, topic, standing.group, one);
+  for (const HeldKey& held : all.front().held.keys) {
     if (held.whose.key == key) {
       standing.handlers.push_back(held);
     }

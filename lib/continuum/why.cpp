@@ -76,12 +76,11 @@ class Explainer {
   }
 
   [[nodiscard]] Why halted() const {
-    return {
-        Cause::halted,
-        fmt::format("halted at offset {}{}, for {}{}{}; repair the handler and start the worker again, or "
-                    "pass the event",
-                    state_.at, by_handler(), since(), attempts(), error()),
-        fmt::format("continuum group skip {}", where())};
+    return {Cause::halted,
+            fmt::format("halted at offset {}{} for {}{}{}; repair the handler and start the worker again, or "
+                        "pass the event",
+                        state_.at, with_handler(), since(), attempts(), error()),
+            fmt::format("continuum group skip {}", where())};
   }
 
   [[nodiscard]] Why refused() const {
@@ -118,7 +117,7 @@ class Explainer {
     }
     if (state_.state == "retrying") {
       return {Cause::retrying,
-              fmt::format("offset {} is tried again{}, for {}{}{}", state_.at, by_handler(), since(),
+              fmt::format("offset {} is tried again{} for {}{}{}", state_.at, with_handler(), since(),
                           attempts(), error()),
               show_event()};
     }
@@ -173,6 +172,10 @@ class Explainer {
   }
   [[nodiscard]] std::string by_handler() const {
     return state_.handler.empty() ? std::string() : fmt::format(" {}", printable(state_.handler));
+  }
+  [[nodiscard]] std::string with_handler() const {
+    return state_.handler.empty() ? std::string()
+                                  : fmt::format(" with handler {}", printable(state_.handler));
   }
   [[nodiscard]] std::string since() const {
     const auto age = std::max(Milliseconds(0), s_.now - state_.since);

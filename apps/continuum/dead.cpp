@@ -314,10 +314,13 @@ int retry(const Context& context, Arguments& args) {
   const GroupPlace place = find_group(*session, args.group);
   args.selection.partitions = place.partitions;
   auto keys = keys_of(*session, place, args);
-  leave_skipped(context, keys);
   if (keys.empty()) {
     say(context,
         fmt::format("group {} of topic {} has no such dead letters", args.group.group, place.topic.name));
+    return 0;
+  }
+  leave_skipped(context, keys);
+  if (keys.empty()) {
     return 0;
   }
   std::uint64_t letters = 0;

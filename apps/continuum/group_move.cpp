@@ -207,9 +207,8 @@ int run_skip(const Context& context, const SkipArguments& args) {
                          operator_name() + " (group skip)", "skipped by " + operator_and_why(args.group));
   audit.done(touched);
   show_skip(context, args.group, partition, done, "skipped");
-  say(context,
-      fmt::format("they are kept as dead letters of handler {}: `continuum dead show -t {} -g {} -p {}`",
-                  printable(done.handler), args.group.topic, args.group.group, partition));
+  say(context, fmt::format("kept as dead letters of handler {}: `continuum dead show -t {} -g {} -p {}`",
+                           printable(done.handler), args.group.topic, args.group.group, partition));
   return 0;
 }
 

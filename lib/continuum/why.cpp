@@ -72,7 +72,7 @@ class Explainer {
     return {Obstacle::halted,
             fmt::format("halted at offset {}{} for {}{}{}; repair the handler and start the worker again, or "
                         "pass the event",
-                        state_.at, by_handler(), since(), attempts(), error()),
+                        state_.at, with_handler(), since(), attempts(), error()),
             fmt::format("continuum group skip {}", where())};
   }
 
@@ -110,7 +110,7 @@ class Explainer {
     }
     if (state_.state == "retrying") {
       return {Obstacle::retrying,
-              fmt::format("offset {} is tried again{} for {}{}{}", state_.at, by_handler(), since(),
+              fmt::format("offset {} is tried again{} for {}{}{}", state_.at, with_handler(), since(),
                           attempts(), error()),
               show_event()};
     }
@@ -177,8 +177,9 @@ class Explainer {
   [[nodiscard]] std::string handler() const {
     return state_.handler.empty() ? std::string() : " " + printable(state_.handler);
   }
-  [[nodiscard]] std::string by_handler() const {
-    return state_.handler.empty() ? std::string() : " by handler" + handler();
+  [[nodiscard]] std::string with_handler() const {
+    return state_.handler.empty() ? std::string()
+                                  : fmt::format(" with handler {}", printable(state_.handler));
   }
   [[nodiscard]] std::string since() const {
     const auto age = std::max(Milliseconds(0), s_.now - state_.since);

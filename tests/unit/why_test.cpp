@@ -101,13 +101,13 @@ TEST_CASE("why: an event is with the handler for long") {
 
 TEST_CASE("why: an event is tried again") {
   check_why(told("retrying", "exit status 1"), "retrying",
-            "offset 17 is tried again by handler mail for 1m30s, attempt 3: exit status 1", show_17);
+            "offset 17 is tried again with handler mail for 1m30s, attempt 3: exit status 1", show_17);
 }
 
 TEST_CASE("why: halted for a person, with or without a worker") {
   Standing standing = told("halted", "exit \033[31m1");
   const std::string_view text =
-      "halted at offset 17 by handler mail for 1m30s, attempt 3: exit \\x1B[31m1; repair the handler and "
+      "halted at offset 17 with handler mail for 1m30s, attempt 3: exit \\x1B[31m1; repair the handler and "
       "start the worker "
       "again, or pass the event";
   check_why(standing, "halted", text, "continuum group skip -t forum -g mailer -p 3");

@@ -85,7 +85,7 @@ asio::awaitable<void> SharedPartitions::run() {
       if (shift_.stopping != Stopping::no || closed_) {
         break;
       }
-      if (!decide() && options_.standby == Standby::refuse) {
+      if (!decide()) {
         co_await say_goodbye();
         fail(ErrorKind::fenced,
              "topic {}: every partition is worked by others for group {}. Without --no-wait this worker "
@@ -207,15 +207,18 @@ bool SharedPartitions::retired(const Place& place) {
 
 // --- deciding
 
-// False when there is nothing for us, and will not be before somebody goes.
+// False when there is nothing for us, will not be before somebody goes, and that is not waited for.
 bool SharedPartitions::decide() {
   const SharePlan plan = plan_share(view());
   settled_ = plan.settled;
   obey(plan);
   const auto have = static_cast<std::size_t>(std::count_if(places_.begin(), places_.end(), ours));
   short_since_ = plan.quota > have ? std::min(short_since_, Clock::now()) : Clock::time_point::max();
+  if (options_.standby == Standby::refuse && plan.quota == 0 && have == 0) {
+    return false;
+  }
   tell(plan);
-  return plan.quota > 0 || have > 0;
+  return true;
 }
 
 ShareView SharedPartitions::view() const {

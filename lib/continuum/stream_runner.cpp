@@ -26,6 +26,7 @@ constexpr std::size_t shared_max = 64;        // likewise, when there are severa
 constexpr std::size_t batch_bytes_max = 128 << 10;
 constexpr std::size_t read_bytes = 64 << 10;
 constexpr std::size_t verdict_bytes_max = 4 << 10;
+constexpr std::size_t shown_bytes_max = 200;  // of a line that is no verdict
 constexpr int pipe_bytes = 1 << 20;
 constexpr std::uint32_t bad_lines_told_max = 10;  // per process
 constexpr Milliseconds gentle{5'000};
@@ -365,7 +366,16 @@ class StreamRunner final : public Runner, public std::enable_shared_from_this<St
   }
 
   static std::string shown(std::string_view line) {
-    return fmt::format("\"{}\"", printable(line.substr(0, 200)));
+    std::string text = printable(line.substr(0, shown_bytes_max));
+    // What is escaped is longer.
+    if (text.size() > shown_bytes_max) {
+      std::size_t end = shown_bytes_max;
+      while ((static_cast<unsigned char>(text[end]) & 0xC0U) == 0x80U) {
+        --end;
+      }
+      text.replace(end, std::string::npos, "…");
+    }
+    return fmt::format("\"{}\"", text);
   }
 
   void tell_bad_line(Run& run, std::string_view line, bool is_verdict) {
@@ -471,7 +481,7 @@ class StreamRunner final : public Runner, public std::enable_shared_from_this<St
       subscription_.set_down(why + (first ? " before its first verdict" : ""));
       if (first) {
         // Behind the others at the next start: if it is what kills the handler, they show that it works.
-        subscription_.try_again_at(*first, subscription_.down_until() + Milliseconds(1));
+        subscription_.try_again_at(*first, subscription_.down_until() + behind_others);
       }
       return;
     }

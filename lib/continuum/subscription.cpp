@@ -109,7 +109,9 @@ std::optional<Clock::time_point> Subscription::next_time() const {
   if (has_ready()) {
     sooner(next_start_);
   }
-  if (down_until_ > pumped_at_) {
+  if (down_until_ > pumped_at_ && has_ready()) {
+    next = down_until_;
+  } else if (down_until_ > pumped_at_) {
     next = std::max(down_until_, next.value_or(down_until_));
   }
   return next;
@@ -350,7 +352,7 @@ void Subscription::settle(Offset offset, Verdict verdict, std::string_view why, 
     trouble.attempts -= verdict == Verdict::retry ? 1 : 0;
     set_down(fmt::format("{} (and events of {} keys in a row used up their attempts)", trouble.error,
                          HandlerHealth::keys_max));
-    wait_until(offset, down_until_ + Milliseconds(1), trouble.attempts);
+    wait_until(offset, down_until_ + behind_others, trouble.attempts);
     return;
   }
   if (verdict == Verdict::fail || used_up) {

@@ -19,6 +19,10 @@ namespace continuum {
 
 class Runner;
 
+// An event that may be what a handler is down by is due this long after it is tried again: others come first,
+// and show whether it works.
+inline constexpr Milliseconds behind_others{20};
+
 // What the subscriptions of one partition have in common.
 struct Site {
   Workplace& place;

@@ -66,7 +66,8 @@ class SummaryPrinter {
       keys_.print(out);
       if (more_keys_ > 0) {
         out.line("");
-        out.line(fmt::format("and {} more keys: see --last", format_count(more_keys_)));
+        out.line(fmt::format("and {} more key{}: see --last", format_count(more_keys_),
+                             more_keys_ == 1 ? "" : "s"));
       }
     }
     out.flush();

@@ -132,10 +132,7 @@ void say_done(const Context& context, const GroupArguments& args, std::string_vi
                  .text());
   } else if (!context.quiet) {
     out.line(fmt::format("topic {}, group {}: {}{}", args.topic, args.group, status,
-                         partitions.empty()
-                             ? " nowhere"
-                             : fmt::format(" on partition{} {}", partitions.size() == 1 ? "" : "s",
-                                           partition_text(partitions))));
+                         partitions.empty() ? " nowhere" : " on " + partition_text(partitions)));
   }
   out.flush();
 }
@@ -162,7 +159,7 @@ int set_pause(const Context& context, const GroupArguments& args, Pausing pausin
       set_paused(*session, place.topic, args.group, changed, pause ? operator_and_why(args) : std::string());
   Audit(*session, args,
         fmt::format("group {} -g {}{}", pause ? "pause" : "resume", args.group, partitions_option(args)))
-      .done(done.empty() ? "nothing" : "partitions " + partition_text(done));
+      .done(partition_text(done));
   say_done(context, args, pause ? "paused" : "resumed", done);
   return 0;
 }
@@ -195,26 +192,25 @@ int release_lease(const Context& context, const GroupArguments& args) {
   }
   if (!args.yes) {
     fail(ErrorKind::usage,
-         "this would take partition{} {} of group {} away from {}, whose handlers may be running: add --yes "
+         "this would take {} of group {} away from {}, whose handlers may be running: add --yes "
          "to do it. "
          "A worker that died loses its lease by itself",
-         partitions.size() == 1 ? "" : "s", partition_text(partitions), args.group, from);
+         partition_text(partitions), args.group, from);
   }
   Audit audit(*session, args,
               fmt::format("group release-lease -g {}{}", args.group, partitions_option(args)));
-  audit.begin(fmt::format("partitions {} of {}", partition_text(partitions), from));
+  audit.begin(fmt::format("{} of {}", partition_text(partitions), from));
   std::vector<Partition> done;
   std::vector<Partition> changed;
   for (const auto& [partition, state] : owned) {
     const Revoked revoked = revoke_lease(*session, place.topic, args.group, partition, state->fence);
     (revoked == Revoked::changed ? changed : done).push_back(partition);
   }
-  audit.done("partitions " + partition_text(done));
+  audit.done(partition_text(done));
   say_done(context, args, "released", done);
   if (!changed.empty()) {
-    fail(ErrorKind::fenced,
-         "topic {}, group {}: partition{} {} got another owner just now, and was left to it", args.topic,
-         args.group, changed.size() == 1 ? "" : "s", partition_text(changed));
+    fail(ErrorKind::fenced, "topic {}, group {}: {} got another owner just now, and was left to it",
+         args.topic, args.group, partition_text(changed));
   }
   return 0;
 }

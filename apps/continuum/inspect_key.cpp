@@ -42,6 +42,9 @@ std::string standing_text(const KeyStanding& standing, const KeyLife& life) {
   const auto waiting = std::count_if(life.events.begin(), life.events.end(), [&](const SeenEvent& event) {
     return event.partition == standing.partition && event.offset >= standing.state->cursor.offset;
   });
+  if (life.events.empty()) {
+    return {};
+  }
   return waiting == 0 ? std::string("passed") : fmt::format("{} waiting", waiting);
 }
 

@@ -77,7 +77,7 @@ std::string partition_text(const std::vector<Partition>& partitions) {
     }
     begin = end;
   }
-  return text;
+  return text.empty() ? "nothing" : fmt::format("partition{} {}", partitions.size() == 1 ? "" : "s", text);
 }
 
 Audit::Audit(redis::Session& session, const GroupArguments& arguments, std::string what)

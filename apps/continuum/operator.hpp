@@ -46,7 +46,7 @@ struct GroupPlace {
 // USER@HOST, and why when that was said.
 [[nodiscard]] std::string operator_and_why(const GroupArguments& arguments);
 
-// "3" or "0-2,5"
+// "partition 3", "partitions 0-2,5" or "nothing"
 [[nodiscard]] std::string partition_text(const std::vector<Partition>& partitions);
 
 // One command's entries. `what`: its words, such as "group seek -g G --to start".

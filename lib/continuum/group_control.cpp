@@ -232,9 +232,10 @@ void require_movable(const Topic& topic, std::string_view group, const std::vect
   for (const Move& move : moves) {
     if (move.letters > 0) {
       fail(ErrorKind::usage,
-           "{}: group {} has {} dead letters there, whose order a move would break: retry or discard them "
+           "{}: group {} has {} dead letter{} there, whose order a move would break: retry or discard them "
            "first. `continuum dead ls -t {} -g {} -p {}` shows them",
-           place(topic.name, move.partition), group, move.letters, topic.name, group, move.partition);
+           place(topic.name, move.partition), group, move.letters, move.letters == 1 ? "" : "s", topic.name,
+           group, move.partition);
     }
     if (move.outputs > 0) {
       fail(ErrorKind::usage,

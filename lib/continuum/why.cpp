@@ -61,8 +61,9 @@ class Explainer {
   [[nodiscard]] Why at_end() const {
     if (s_.letters > 0) {
       return {Obstacle::held_keys,
-              fmt::format("{} of {} wait behind failed ones; all else is handled, and other keys go on",
-                          counted(s_.letters, "event"), counted(s_.held_keys, "held key")),
+              fmt::format("{} of {} {} behind failed ones; all else is handled, and other keys go on",
+                          counted(s_.letters, "event"), counted(s_.held_keys, "held key"),
+                          s_.letters == 1 ? "waits" : "wait"),
               fmt::format("continuum dead ls {}", where())};
     }
     return {Obstacle::caught_up, "every event is handled", {}};
@@ -192,9 +193,10 @@ class Explainer {
     return state_.error.empty() ? std::string() : fmt::format(": {}", printable(state_.error));
   }
   [[nodiscard]] std::string held_too() const {
-    return s_.letters == 0 ? std::string()
-                           : fmt::format(" ({} of {} wait, blocking nobody else)",
-                                         counted(s_.letters, "event"), counted(s_.held_keys, "held key"));
+    return s_.letters == 0
+               ? std::string()
+               : fmt::format(" ({} of {} {}, blocking nobody else)", counted(s_.letters, "event"),
+                             counted(s_.held_keys, "held key"), s_.letters == 1 ? "waits" : "wait");
   }
 
   const Standing& s_;

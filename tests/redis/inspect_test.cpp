@@ -295,3 +295,25 @@ TEST_CASE("a group that is still being registered has everything before it, and 
   CHECK(view.groups[0].lag_events == 1);
   CHECK(name_of(view.groups[0].motion) == "no owner");
 }
+
+TEST_CASE("as many partitions are enough as keep each busy for four fifths of the time") {
+  std::vector<PartitionView> views(4);
+  const auto busy = [&](std::size_t partition, std::uint32_t permille, const std::string& owner) {
+    GroupView view;
+    view.group = group;
+    view.state.owner = owner;
+    view.state.busy_permille = permille;
+    views[partition].groups = {view};
+  };
+  CHECK_FALSE(partitions_enough(views, group));
+  busy(0, 0, "a");
+  CHECK_FALSE(partitions_enough(views, group));  // nobody has said how busy it is
+  busy(0, 800, "a");
+  CHECK(partitions_enough(views, group) == 1);
+  busy(1, 1, "a");
+  CHECK(partitions_enough(views, group) == 2);
+  busy(2, 1'000, "b");
+  busy(3, 1'000, "");  // of a worker that is gone
+  CHECK(partitions_enough(views, group) == 3);
+  CHECK_FALSE(partitions_enough(views, "other"));
+}

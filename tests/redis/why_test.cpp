@@ -56,7 +56,7 @@ TEST_CASE("inspect why names: no owner, caught up, held keys") {
   work.handler().on_failure = OnFailure::hold_key;
   work.handler().attempts_max = 1;
   (void)work.run();
-  check_cause(work, "held keys", "1 event of 1 held key wait");
+  check_cause(work, "held keys", "1 event of 1 held key waits");
   work.handle("true");
   work.ask({std::string(command_line_handler), "bad"});
   (void)work.run();

@@ -8,7 +8,7 @@ if h[1] ~= ARGV[1] or h[2] == '' then return {'FENCED', h[1]} end
 if not tonumber(ARGV[2]) or not tonumber(ARGV[4]) then return redis.error_reply('ERR seek: bad argument') end
 local letters = redis.call('XLEN', KEYS[3])
 if letters > 0 then return {'DEAD', string.format('%.0f', letters)} end
--- What is relayed is numbered in this run, and would be published again in the next.
+-- What was emitted belongs to this run: it is published before another one begins.
 local outputs = redis.call('XLEN', KEYS[5])
 if outputs > 0 then return {'OUTBOX', string.format('%.0f', outputs)} end
 redis.call('HSET', KEYS[1], 'offset', ARGV[2], 'entry', ARGV[3], 'passed', '0', 'from', ARGV[4])

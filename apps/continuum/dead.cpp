@@ -308,6 +308,18 @@ void leave_skipped(const Context& context, std::map<KeyPlace, std::uint64_t>& ke
   }
 }
 
+void say_would(const Context& context, std::string_view text, std::uint64_t keys, std::uint64_t letters) {
+  Output out;
+  if (context.json) {
+    JsonObject totals;
+    totals.add("dry_run", true).add("keys", keys).add("letters", letters);
+    out.line(JsonObject().add_raw("summary", totals.text()).text());
+  } else {
+    out.line(text);
+  }
+  out.flush();
+}
+
 int retry(const Context& context, Arguments& args) {
   const auto session =
       connect(context, args.group.dry_run ? redis::Needs::Access::read : redis::Needs::Access::write);
@@ -335,7 +347,7 @@ int retry(const Context& context, Arguments& args) {
   }
   const std::string what = fmt::format("{} with {}", keys_text(keys.size()), letters_text(letters));
   if (args.group.dry_run) {
-    Output().line(fmt::format("would ask for {} to be handled again", what)).flush();
+    say_would(context, fmt::format("would ask for {} to be handled again", what), keys.size(), letters);
     return 0;
   }
   LetterRequests requests(*session, place.topic, args.group.group);
@@ -453,7 +465,7 @@ int discard(const Context& context, Arguments& args) {
       say(context,
           fmt::format("group {} of topic {} has no such dead letters", args.group.group, place.topic.name));
     } else {
-      Output().line("would discard " + what).flush();
+      say_would(context, "would discard " + what, discards.letters.size(), count);
     }
     return 0;
   }

@@ -233,8 +233,7 @@ std::string remains_text(const std::vector<Remains>& remains) {
       fmt::format("its place on {} partition{}, behind which {} event{} wait{}", partitions,
                   partitions == 1 ? "" : "s", format_count(lag), lag == 1 ? "" : "s", lag == 1 ? "s" : "");
   if (letters > 0) {
-    text += fmt::format("; {} dead letter{} for good (`continuum dead export` keeps them)",
-                        format_count(letters), letters == 1 ? "" : "s");
+    text += fmt::format("; {} dead letter{} for good", format_count(letters), letters == 1 ? "" : "s");
   }
   if (outputs > 0) {
     text += fmt::format("; what {} event{} emitted and is not published yet", format_count(outputs),
@@ -258,8 +257,10 @@ int forget(const Context& context, const GroupArguments& args) {
     return 0;
   }
   if (!args.yes) {
-    fail(ErrorKind::usage, "this would forget group {} of topic {}: {}. Add --yes to do it", args.group,
-         args.topic, what);
+    fail(ErrorKind::usage,
+         "this would forget group {} of topic {}: {}. `continuum dead export` keeps dead letters. Add --yes "
+         "to do it",
+         args.group, args.topic, what);
   }
   Audit audit(*session, args, fmt::format("group forget -g {}", args.group));
   audit.begin(what);

@@ -58,7 +58,30 @@ void on_signal(int signal, void (*handler)(int)) {
   ::sigaction(signal, &action, nullptr);
 }
 
+// There is nothing to reread or to print yet.
+extern "C" void let_request_pass(int signal) {
+  if (request_of(signal) == 't') {
+    on_signal(signal, SIG_DFL);
+    ::raise(signal);
+  }
+}
+
+void on_requests(HangUp hang_up, void (*handler)(int)) {
+  on_hang_up = hang_up;
+  had_terminal = stderr_is_terminal();
+  on_signal(SIGUSR1, handler);
+  struct sigaction before {};
+  ::sigaction(SIGHUP, nullptr, &before);
+  if (before.sa_handler != SIG_IGN) {
+    on_signal(SIGHUP, handler);
+  }
+}
+
 }  // namespace
+
+void let_requests_pass(HangUp hang_up) {
+  on_requests(hang_up, let_request_pass);
+}
 
 int stop_descriptor() {
   descriptor = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -72,16 +95,9 @@ int request_descriptor(HangUp hang_up) {
   std::array<int, 2> ends{};
   check(::pipe2(ends.data(), O_CLOEXEC | O_NONBLOCK) == 0, "no descriptors for signals");
   descriptor = ends[1];
-  on_hang_up = hang_up;
-  had_terminal = stderr_is_terminal();
   on_signal(SIGINT, pass_signal_on);
   on_signal(SIGTERM, pass_signal_on);
-  on_signal(SIGUSR1, pass_signal_on);
-  struct sigaction before {};
-  ::sigaction(SIGHUP, nullptr, &before);
-  if (before.sa_handler != SIG_IGN) {
-    on_signal(SIGHUP, pass_signal_on);
-  }
+  on_requests(hang_up, pass_signal_on);
   return ends[0];
 }
 

@@ -14,6 +14,9 @@ enum class HangUp : std::uint8_t {
   rereads,  // the handlers; but stops when it comes because our terminal was closed
 };
 
+// Before request_descriptor(): a SIGHUP that asks to reread, and a SIGUSR1, end nothing, and ask for nothing.
+void let_requests_pass(HangUp hang_up);
+
 // From here on signals become bytes of a pipe, one for each, in their order, of which the reading end is
 // returned. Owned by the process; call this or stop_descriptor(), once.
 //

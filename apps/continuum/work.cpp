@@ -192,6 +192,8 @@ int run_work(const Context& context, Arguments args) {
   complete(args, context);
   // Inherited from who started us, it would hide how handlers end.
   std::signal(SIGCHLD, SIG_DFL);
+  const auto hang_up = args.handlers ? HangUp::rereads : HangUp::stops;
+  let_requests_pass(hang_up);
 
   redis::ClientOptions client;
   client.needs.access = redis::Needs::Access::write;
@@ -206,7 +208,7 @@ int run_work(const Context& context, Arguments args) {
   }
   register_group(*session, topic, args.work.group, policy_of(args.from, *session));
   warn_of_loss(context, *session);
-  args.work.requests_fd = request_descriptor(args.handlers ? HangUp::rereads : HangUp::stops);
+  args.work.requests_fd = request_descriptor(hang_up);
   return finish(context, args, work(*session, topic, args.work));
 }
 

@@ -24,7 +24,7 @@ enum class GroupMotion : std::uint8_t {
   down,       // the handler is, and no event is to blame
   full,       // of events behind held keys, or of emitted ones
   retrying,   // a worker tries an event again
-  caught_up,  // every event is handled
+  caught_up,  // no event waits
   no_owner,   // there are events, and nobody has the lease
   running,
 };

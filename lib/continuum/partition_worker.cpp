@@ -3,6 +3,7 @@
 #include "continuum/error.hpp"
 #include "continuum/held_events.hpp"
 #include "continuum/names.hpp"
+#include "continuum/units.hpp"
 
 #include <asio/co_spawn.hpp>
 #include <asio/detached.hpp>
@@ -142,9 +143,8 @@ void PartitionWorker::tell_held(const Held& held) {
   if (place_.options.standby == Standby::refuse) {
     fail(ErrorKind::fenced,
          "{}: {} works it for group {}. Without --no-wait this worker stands by and takes over when that one "
-         "is "
-         "silent for {} ms",
-         where_, holder, place_.options.group, held.ttl.count());
+         "is silent for {}",
+         where_, holder, place_.options.group, format_duration(held.ttl));
   }
   if (!std::exchange(told_held_, true)) {
     shift_.tell(fmt::format("{} works it for group {}; standing by", holder, place_.options.group),
@@ -320,7 +320,10 @@ void PartitionWorker::renewed(Fence fence, BootClock::time_point sent, const Ren
     look_at_held_ = true;
     wake_.notify();
   }
-  paused_ = renewed.paused;
+  if (std::exchange(paused_, renewed.paused) != renewed.paused) {
+    shift_.tell(paused_.empty() ? std::string("resumed") : "paused by " + printable(paused_),
+                tenure_.partition);
+  }
   pause_sink();
   log_end_ = renewed.next;
   if (!queue_ || !asked_at_) {

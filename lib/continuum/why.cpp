@@ -3,6 +3,7 @@
 #include "continuum/dead_letter_control.hpp"
 #include "continuum/error.hpp"
 #include "continuum/event.hpp"
+#include "continuum/handler_spec.hpp"
 #include "continuum/names.hpp"
 #include "continuum/units.hpp"
 
@@ -66,7 +67,7 @@ class Explainer {
                           s_.letters == 1 ? "waits" : "wait"),
               fmt::format("continuum dead ls {}", where())};
     }
-    return {Obstacle::caught_up, "every event is handled", {}};
+    return {Obstacle::caught_up, "no event waits", {}};
   }
 
   [[nodiscard]] Why halted() const {
@@ -176,11 +177,13 @@ class Explainer {
     return fmt::format("; {} {}", counted(s_.lag_events, "event"), s_.lag_events == 1 ? "waits" : "wait");
   }
   [[nodiscard]] std::string handler() const {
-    return state_.handler.empty() ? std::string() : " " + printable(state_.handler);
+    return is_named() ? " " + printable(state_.handler) : std::string();
   }
   [[nodiscard]] std::string with_handler() const {
-    return state_.handler.empty() ? std::string()
-                                  : fmt::format(" with handler {}", printable(state_.handler));
+    return is_named() ? fmt::format(" with handler {}", printable(state_.handler)) : std::string();
+  }
+  [[nodiscard]] bool is_named() const {
+    return !state_.handler.empty() && state_.handler != command_line_handler;
   }
   [[nodiscard]] std::string since() const {
     const auto age = std::max(Milliseconds(0), s_.now - state_.since);

@@ -19,7 +19,7 @@ namespace continuum {
 
 enum class Obstacle : std::uint8_t {
   moving,           // it does move
-  caught_up,        // every event is handled
+  caught_up,        // no event waits
   held_keys,        // caught up, but for the keys that are held: they block nobody else
   loss,             // something that was stored or committed is gone
   paused,           // by an operator

@@ -60,7 +60,7 @@ TEST_CASE("inspect why names: no owner, caught up, held keys") {
   work.handle("true");
   work.ask({std::string(command_line_handler), "bad"});
   (void)work.run();
-  check_cause(work, "caught up", "every event is handled");
+  check_cause(work, "caught up", "no event waits");
 }
 
 TEST_CASE("inspect why names an owner that is silent, and not what it said last") {

@@ -36,7 +36,9 @@ struct Wrapped {
 std::string with_now(std::string lines) {
   constexpr std::string_view field = "\"time\":\"";
   constexpr std::string_view form = "2000-00-00T00:00:00.000Z\"";
-  const auto same = [](char digit, char given) { return digit == '0' ? given >= '0' && given <= '9' : given == digit; };
+  const auto same = [](char digit, char given) {
+    return digit == '0' ? given >= '0' && given <= '9' : given == digit;
+  };
   for (auto at = lines.find(field); at != std::string::npos; at = lines.find(field, at + field.size())) {
     const auto time = std::string_view(lines).substr(at + field.size(), form.size());
     if (time.size() == form.size() && std::ranges::equal(form, time, same)) {

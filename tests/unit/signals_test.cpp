@@ -60,6 +60,27 @@ TEST_CASE("each signal is a byte, in the order in which they came") {
         }) == "huthttnone");
 }
 
+TEST_CASE("a request that comes too early ends nothing, and one to stop does") {
+  CHECK(in_child([] {
+          let_requests_pass(HangUp::rereads);
+          ::raise(SIGHUP);
+          ::raise(SIGUSR1);
+          const int fd = request_descriptor(HangUp::rereads);
+          return bytes_in(fd);
+        }) == "none");
+  const pid_t pid = ::fork();
+  if (pid == 0) {
+    std::signal(SIGHUP, SIG_DFL);
+    let_requests_pass(HangUp::stops);
+    ::raise(SIGHUP);
+    ::_exit(0);
+  }
+  int status = 0;
+  ::waitpid(pid, &status, 0);
+  CHECK(WIFSIGNALED(status));
+  CHECK(WTERMSIG(status) == SIGHUP);
+}
+
 TEST_CASE("a worker without a directory of handlers takes a hangup for a request to stop") {
   CHECK(in_child([] {
           const int fd = request_descriptor(HangUp::stops);

@@ -53,12 +53,12 @@ constexpr std::string_view show_17 = "continuum replay -t forum -p 3 --from-offs
 
 }  // namespace
 
-TEST_CASE("why: every event is handled") {
+TEST_CASE("why: no event waits") {
   Standing standing = worked();
   standing.lag_events = 0;
-  check_why(standing, "caught up", "every event is handled", "");
+  check_why(standing, "caught up", "no event waits", "");
   standing.owner = Standing::Owner::none;
-  check_why(standing, "caught up", "every event is handled", "");
+  check_why(standing, "caught up", "no event waits", "");
 }
 
 TEST_CASE("why: nothing waits but what is held, which blocks nobody") {

@@ -93,7 +93,8 @@ int create(const Context& context, const CreateOptions& options) {
                  .add("ring", topic.ring().text())
                  .text());
   } else if (!context.quiet) {
-    out.line(fmt::format("topic {} {}: {} partitions", topic.name, status, topic.ring().members.size()));
+    out.line(fmt::format("topic {} {}: {} partition{}", topic.name, status, topic.ring().members.size(),
+                         topic.ring().members.size() == 1 ? "" : "s"));
   }
   out.flush();
   return 0;

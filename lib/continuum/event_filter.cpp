@@ -50,8 +50,10 @@ std::vector<Partition> EventFilter::partitions(const Topic& topic,
   std::vector<Partition> out;
   for (const Partition partition : chosen.empty() ? all : chosen) {
     if (std::find(all.begin(), all.end(), partition) == all.end()) {
-      fail(ErrorKind::usage, "topic {} has no partition {}: it has {} partitions, {} to {}", topic.name,
-           partition, all.size(), all.front(), all.back());
+      fail(ErrorKind::usage, "topic {} has no partition {}: {}", topic.name, partition,
+           all.size() == 1
+               ? fmt::format("it has only {}", all.front())
+               : fmt::format("it has {} partitions, {} to {}", all.size(), all.front(), all.back()));
     }
     const auto can_match = [&](const auto& owner) { return owner.second == partition; };
     if (!options_.key || std::any_of(owners_.begin(), owners_.end(), can_match)) {

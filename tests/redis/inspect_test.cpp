@@ -296,7 +296,7 @@ TEST_CASE("a group that is still being registered has everything before it, and 
   CHECK(name_of(view.groups[0].motion) == "no owner");
 }
 
-TEST_CASE("as many partitions are enough as keep each busy for four fifths of the time") {
+TEST_CASE("as many partitions are enough as keep each busy for seven tenths of the time") {
   std::vector<PartitionView> views(4);
   const auto busy = [&](std::size_t partition, std::uint32_t permille, const std::string& owner) {
     GroupView view;
@@ -308,7 +308,7 @@ TEST_CASE("as many partitions are enough as keep each busy for four fifths of th
   CHECK_FALSE(partitions_enough(views, group));
   busy(0, 0, "a");
   CHECK_FALSE(partitions_enough(views, group));  // nobody has said how busy it is
-  busy(0, 800, "a");
+  busy(0, 700, "a");
   CHECK(partitions_enough(views, group) == 1);
   busy(1, 1, "a");
   CHECK(partitions_enough(views, group) == 2);

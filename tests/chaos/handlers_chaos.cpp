@@ -62,6 +62,9 @@ class Followed {
   }
   // Keeps events coming.
   void load() {
+    if (finishing_) {
+      return;
+    }
     if (publisher_ && !publisher_->ended_within(0ms)) {
       return;
     }
@@ -117,6 +120,7 @@ class Followed {
     });
   }
   void finish() {
+    finishing_ = true;
     CHECK(end_of(*publisher_) == 0);
     await_passed(ends());
     worker_->signal(SIGTERM);
@@ -154,6 +158,7 @@ class Followed {
   const std::string directory_;
   std::optional<test::Process> worker_;
   std::optional<test::Process> publisher_;
+  bool finishing_ = false;
 };
 
 }  // namespace

@@ -110,7 +110,7 @@ class Process {
     int status = 0;
     while (::waitpid(pid_, &status, 0) < 0 && errno == EINTR) {
     }
-    ::close(descriptor_);
+    ::close(std::exchange(descriptor_, -1));
     pid_ = -1;
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
   }

@@ -3,6 +3,9 @@
 #include "continuum/event.hpp"
 #include "continuum/json_text.hpp"
 
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
 #include <cstring>
 
 namespace continuum {
@@ -154,6 +157,10 @@ Attributes in_any_order(std::string_view line) {
 Attributes attributes_of(std::string_view line) {
   Attributes out;
   return InOrder(line).read(out) ? out : in_any_order(line);
+}
+
+std::uint64_t hash_of_key(std::string_view key) {
+  return XXH3_64bits(key.data(), key.size());
 }
 
 std::string_view key_of(const Attributes& attributes, std::string& scratch) {

@@ -108,6 +108,9 @@ struct Attributes {
 // Throws Error{loss} when the line is not a JSON object: a stored event always is.
 [[nodiscard]] Attributes attributes_of(std::string_view line);
 
+// Tells keys apart in memory, mostly: two keys may have the same. Not the ring's, and stored nowhere.
+[[nodiscard]] std::uint64_t hash_of_key(std::string_view key);
+
 // Unescaped key of a stored event; `scratch` holds it when it had escapes.
 [[nodiscard]] std::string_view key_of(const Attributes& attributes, std::string& scratch);
 

@@ -1,6 +1,7 @@
 #include "continuum/held_events.hpp"
 
 #include "continuum/error.hpp"
+#include "continuum/event.hpp"
 
 #include <algorithm>
 
@@ -26,18 +27,23 @@ void HeldEvents::learn(const HeldKeys& stored) {
     if (stored_key.held == HeldKey::Held::no && !stored_key.request && !keys_.contains(stored_key.whose)) {
       continue;  // only skipped events: its key goes on
     }
-    const auto [found, added] = keys_.try_emplace(stored_key.whose);
-    handlers_[stored_key.whose.handler] += added ? 1 : 0;
-    Held& held = found->second;
+    Key& key = add(stored_key.whose);
+    Held& held = key.second;
     held.holds = stored_key.held == HeldKey::Held::yes || held.parked > 0;
     const auto mine = taken.find(stored_key.whose);
     held.letters = without(stored_key.letters, mine == taken.end() ? 0 : mine->second);
     if (stored_key.request &&
         (held.state == Held::State::held || stored_key.request->text() != held.request.text())) {
-      start(*found, *stored_key.request);
+      start(key, *stored_key.request);
     }
-    settle(*found);
+    settle(key);
   }
+}
+
+HeldEvents::Key& HeldEvents::add(const HandlerKey& whose) {
+  const auto [key, added] = keys_.try_emplace(whose);
+  hashes_[hash_of_key(whose.key)] += added ? 1 : 0;
+  return *key;
 }
 
 void HeldEvents::start(Key& key, const LetterRequest& request) {
@@ -116,10 +122,6 @@ void HeldEvents::unlist(Key& key) {
 
 // --- events that come
 
-bool HeldEvents::any(std::string_view handler) const {
-  return !handlers_.empty() && handlers_.find(handler) != handlers_.end();
-}
-
 HeldEvents::Way HeldEvents::way_of(std::string_view handler, std::string_view key) const {
   const auto found = keys_.find(HandlerKey{std::string(handler), std::string(key)});
   if (found == keys_.end()) {
@@ -131,11 +133,10 @@ HeldEvents::Way HeldEvents::way_of(std::string_view handler, std::string_view ke
 void HeldEvents::park(DeadLetter letter) {
   check(!full(), "there is room for a letter");
   if (letter.state != LetterState::skipped) {
-    const auto [held, added] = keys_.try_emplace(letter.whose);
-    handlers_[letter.whose.handler] += added ? 1 : 0;
-    held->second.holds = true;
-    ++held->second.parked;
-    list(*held);
+    Key& key = add(letter.whose);
+    key.second.holds = true;
+    ++key.second.parked;
+    list(key);
   }
   ++parked_;
   parked_bytes_ += letter.event.size();
@@ -410,9 +411,9 @@ void HeldEvents::committed() {
 
 void HeldEvents::forget(Key& key) {
   releasing_.erase(&key);
-  const auto handler = handlers_.find(key.first.handler);
-  if (--handler->second == 0) {
-    handlers_.erase(handler);
+  const auto hash = hashes_.find(hash_of_key(key.first.key));
+  if (--hash->second == 0) {
+    hashes_.erase(hash);
   }
   keys_.erase(keys_.find(key.first));
 }

@@ -17,6 +17,7 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
 namespace continuum {
@@ -36,8 +37,11 @@ class HeldEvents {
 
   // --- events that come
 
-  // Whether any key of this handler is held: most have none, and then no key has to be looked at.
-  [[nodiscard]] bool any(std::string_view handler) const;
+  // Whether a key with this hash (Window::Event) may be held, by whatever handler: the others need not be
+  // looked at.
+  [[nodiscard]] bool may_hold(std::uint64_t key_hash) const {
+    return !keys_.empty() && hashes_.find(key_hash) != hashes_.end();
+  }
   enum class Way : std::uint8_t {
     free,  // handle it
     park,  // behind the letters of its key
@@ -112,6 +116,7 @@ class HeldEvents {
   using Keys = std::map<HandlerKey, Held>;
   using Key = Keys::value_type;  // stays where it is
 
+  Key& add(const HandlerKey& whose);
   // Puts it into the list that it belongs to now. After every change.
   void list(Key& key);
   void unlist(Key& key);
@@ -130,8 +135,8 @@ class HeldEvents {
 
   std::uint64_t letters_max_;
   Keys keys_;
-  std::map<std::string, std::uint64_t, std::less<>> handlers_;  // how many keys of each are in keys_
-  std::set<Key*> releasing_;                                    // and freeing
+  std::unordered_map<std::uint64_t, std::uint32_t> hashes_;  // of the keys in keys_, how many have them
+  std::set<Key*> releasing_;                                 // and freeing
   // Of those that are releasing, by what they wait for.
   std::map<std::string, std::set<std::pair<Clock::time_point, Key*>>, std::less<>> ready_;  // by handler
   std::set<std::pair<EntryId, Key*>> wanting_;                                              // more letters

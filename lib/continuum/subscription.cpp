@@ -207,7 +207,7 @@ std::optional<Window::Event> Subscription::take_event(Clock::time_point now) {
       site_.window.put_back(lane_, event->offset);
       return std::nullopt;
     }
-    if (!site_.held.any(spec().name) || !held_back(*event, now)) {
+    if (!site_.held.may_hold(event->key_hash) || !held_back(*event, now)) {
       return event;
     }
   }

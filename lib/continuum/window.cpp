@@ -4,9 +4,6 @@
 #include "continuum/event.hpp"
 #include "continuum/json.hpp"
 
-#define XXH_INLINE_ALL
-#include <xxhash.h>
-
 #include <algorithm>
 #include <array>
 #include <bit>
@@ -282,7 +279,7 @@ bool Window::admit_line(std::string_view line, Budget& budget) {
   ++next_;
   if (taken) {
     const std::string_view key = key_of(attributes, scratch_);
-    slot.key = XXH3_64bits(key.data(), key.size());
+    slot.key = hash_of_key(key);
     ++open_;
   }
   for (const auto& lane : lanes_) {
@@ -313,7 +310,7 @@ std::optional<Window::Event> Window::take(Lane& lane, Clock::time_point now) {
   const std::uint32_t at = lane.ready.first_from(index(finished_.offset));
   lane.ready.erase(at);
   lane.start(at, now);
-  return Event{slots_[at].offset, slots_[at].line, lane.slots[at].attempts_used + 1};
+  return Event{slots_[at].offset, slots_[at].line, lane.slots[at].attempts_used + 1, slots_[at].key};
 }
 
 Window::Done Window::done(Lane& lane, Offset offset) {
@@ -379,7 +376,7 @@ bool Window::in_flight(const Lane& lane, Offset offset) {
 }
 
 bool Window::key_in_flight(const Lane& lane, std::string_view key) const {
-  const std::uint64_t hash = XXH3_64bits(key.data(), key.size());
+  const std::uint64_t hash = hash_of_key(key);
   for (std::uint32_t at = lane.first_started; at != none; at = lane.slots[at].after) {
     if (slots_[at].key == hash) {
       return true;

@@ -109,8 +109,9 @@ class Window {
 
   struct Event {
     Offset offset;
-    std::string_view line;      // without its newline; valid until every lane is done with the event
-    std::uint32_t attempt = 1;  // counted from 1
+    std::string_view line;       // without its newline; valid until every lane is done with the event
+    std::uint32_t attempt = 1;   // counted from 1
+    std::uint64_t key_hash = 0;  // hash_of_key()
   };
   // The lane's next event that may start, lowest offset first; it is in flight from now on. Retries count
   // when they are due.

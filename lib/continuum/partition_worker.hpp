@@ -75,7 +75,7 @@ class PartitionWorker {
   void renewed(Fence fence, BootClock::time_point sent, const Renewed& renewed);
 
  private:
-  // --- the lease
+  // --- the lease: partition_lease.cpp
   [[nodiscard]] bool shared() const { return place_.options.sharing == Sharing::shared; }
   // Neither told to end, nor to leave this partition to others.
   [[nodiscard]] bool staying() const { return !leaving_ && shift_.stopping == Stopping::no; }
@@ -100,7 +100,8 @@ class PartitionWorker {
   [[nodiscard]] Clock::time_point next_time() const;
   asio::awaitable<void> stand_halted();
 
-  // --- commits
+  // --- commits: partition_commit.cpp
+  static constexpr Milliseconds commit_every{50};
   [[nodiscard]] bool commit_due(Clock::time_point now) const;
   [[nodiscard]] bool all_committed() const;
   [[nodiscard]] Commit gather_commit(const Cursor& cursor);

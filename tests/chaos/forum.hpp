@@ -1,8 +1,8 @@
 // A topic with a load and workers on it as real processes, for tests that kill them.
 #pragma once
 
+#include "chaos/real_process.hpp"
 #include "redis/server.hpp"
-#include "support/process.hpp"
 
 #include "continuum/lease.hpp"
 #include "continuum/log.hpp"
@@ -11,46 +11,12 @@
 #include <doctest/doctest.h>
 
 #include <charconv>
-#include <chrono>
-#include <cstdlib>
-#include <functional>
 #include <map>
 #include <string>
 #include <string_view>
-#include <thread>
 #include <vector>
 
 namespace test {
-
-inline std::string binary() {
-  const char* path = std::getenv("CONTINUUM_BINARY");
-  return path == nullptr ? "./continuum" : path;
-}
-
-inline bool is_long() {
-  return std::getenv("CONTINUUM_LONG") != nullptr;
-}
-
-// Another process's doing: there is no event of ours to wait for.
-inline void await(const char* what, const std::function<bool()>& holds) {
-  CAPTURE(what);
-  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);
-  while (!holds()) {
-    REQUIRE_MESSAGE(std::chrono::steady_clock::now() < deadline, what);
-    std::this_thread::sleep_for(std::chrono::milliseconds(2));
-  }
-}
-
-// From then on a signal finds the program and not the copy of this test that becomes it.
-inline void await_started(const Process& process) {
-  await("it is the program",
-        [&] { return read_file("/proc/" + std::to_string(process.pid()) + "/comm") == "continuum\n"; });
-}
-
-inline int end_of(Process& process) {
-  REQUIRE(process.ended_within(std::chrono::seconds(60)));
-  return process.wait();
-}
 
 class Forum {
  public:

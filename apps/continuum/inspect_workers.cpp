@@ -14,6 +14,8 @@
 
 #include <CLI/CLI.hpp>
 
+#include <map>
+
 namespace continuum::app {
 namespace {
 
@@ -49,6 +51,7 @@ std::string json_of(const std::string& topic, const WorkerView& worker) {
       .add("worker", name_of(worker))
       .add_raw("partitions", json_array(partitions))
       .add("lag_events", worker.lag_events)
+      .add("handlers", worker.handlers.empty() ? std::nullopt : std::optional(worker.handlers))
       .add("since", worker.since ? std::optional(format_time(*worker.since)) : std::nullopt)
       .add("expires_seconds",
            worker.expires_in ? std::optional(seconds_of(*worker.expires_in)) : std::nullopt);
@@ -63,6 +66,29 @@ Cell expires_cell(const WorkerView& worker) {
     return {fmt::format("{} ago", format_duration(-*worker.expires_in)), Colour::red};
   }
   return {format_duration(*worker.expires_in)};
+}
+
+// Of the workers of one group that run different directories, who has which. Those that are silent are left
+// out.
+void say_differences(const Context& context, const std::vector<WorkerView>& workers) {
+  std::map<std::string, std::map<std::string, std::vector<std::string>>> by_group;
+  for (const WorkerView& worker : workers) {
+    const bool alive = !worker.expires_in || *worker.expires_in >= Milliseconds(0);
+    if (alive && !worker.handlers.empty()) {
+      by_group[worker.group][worker.handlers].push_back(*name_of(worker));
+    }
+  }
+  for (const auto& [group, by_handlers] : by_group) {
+    if (by_handlers.size() < 2) {
+      continue;
+    }
+    std::string who;
+    for (const auto& [handlers, names] : by_handlers) {
+      who += fmt::format("{}{} {} {}", who.empty() ? "" : "; ", fmt::join(names, ", "),
+                         names.size() == 1 ? "has" : "have", handlers);
+    }
+    say(context, fmt::format("the handlers of group {} differ: {}", group, who));
+  }
 }
 
 int workers(const Context& context, const std::string& name, const std::optional<std::string>& group) {
@@ -80,10 +106,9 @@ int workers(const Context& context, const std::string& name, const std::optional
                {"LAG", right},
                {"SINCE", right},
                {"EXPIRES", right}});
-  for (const WorkerView& worker : inspect_workers(*session, topic, partitions)) {
-    if (group && worker.group != *group) {
-      continue;
-    }
+  std::vector<WorkerView> views = inspect_workers(*session, topic, partitions);
+  std::erase_if(views, [&](const WorkerView& worker) { return group && worker.group != *group; });
+  for (const WorkerView& worker : views) {
     if (context.json) {
       out.line(json_of(name, worker));
       continue;
@@ -100,6 +125,9 @@ int workers(const Context& context, const std::string& name, const std::optional
     table.print(out);
   }
   out.flush();
+  if (!context.json) {
+    say_differences(context, views);
+  }
   return report_loss(partitions);
 }
 

@@ -101,6 +101,7 @@ std::optional<GroupState> parse_group(redis::Reply reply) {
   state.paused = optional("paused", "");
   state.run = number_in(optional("run", "1"), "run");
   state.outbox = number_in(optional("outbox", "0"), "outbox");
+  state.handlers = optional("handlers", "");
   return state;
 }
 
@@ -141,7 +142,7 @@ void request_renew(redis::Request& request, std::string_view group_key, std::str
                    Fence fence, std::string_view log_id, const Doing& doing) {
   request.run(redis::Script::renew, {group_key, meta_key}, fence, log_id, doing.state, doing.handler,
               doing.at, doing.since.time_since_epoch().count(), doing.attempt, bounded(doing.error),
-              doing.busy_permille);
+              doing.busy_permille, doing.handlers);
 }
 
 void request_release(redis::Request& request, std::string_view group_key, Fence fence) {

@@ -39,6 +39,7 @@ struct GroupState {
   std::string paused;               // by whom and why; empty: not
   std::uint64_t run = 1;            // rises with every seek
   std::uint64_t outbox = 0;         // number of the last output
+  std::string handlers;             // of the owner: fingerprint of its directory; empty: it has none
 };
 // From HGETALL of the group key. nullopt when the group is not registered there.
 [[nodiscard]] std::optional<GroupState> parse_group(redis::Reply reply);
@@ -82,6 +83,7 @@ struct Doing {
   std::uint32_t attempt = 0;
   std::string error;  // at most 500 bytes are stored
   std::uint32_t busy_permille = 0;
+  std::string handlers = {};  // fingerprint of the directory that they are from; empty: there is none
 };
 void request_renew(redis::Request& request, std::string_view group_key, std::string_view meta_key,
                    Fence fence, std::string_view log_id, const Doing& doing);

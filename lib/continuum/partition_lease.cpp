@@ -242,6 +242,7 @@ std::optional<Fence> PartitionWorker::add_renewal(redis::Request& request) {
   if (sink_) {
     doing.busy_permille = sink_->busy_permille();
   }
+  doing.handlers = shift_.handlers;
   request_renew(request, keys_.group, keys_.meta, tenure_.fence, place_.topic.log_id, doing);
   told_ = std::move(doing);
   asked_at_ = expected_;

@@ -33,6 +33,7 @@ struct Shift {
   std::function<void()> on_ended;    // a partition halted, or a shared one was left
   // For a person: what happens to many partitions at once is said once.
   std::function<void(const std::string& what, Partition partition)> tell;
+  std::string handlers;  // fingerprint of their directory; empty: there is none
 };
 
 class PartitionWorker {

@@ -3,6 +3,7 @@
 #include "continuum/decode_pool.hpp"
 #include "continuum/error.hpp"
 #include "continuum/handler.hpp"
+#include "continuum/handler_comparison.hpp"
 #include "continuum/handler_watch.hpp"
 #include "continuum/partition_worker.hpp"
 #include "continuum/printer.hpp"
@@ -111,6 +112,7 @@ class Worker {
   std::vector<std::unique_ptr<LogReader>> readers_;
   std::vector<std::unique_ptr<PartitionWorker>> partitions_;
   std::optional<SharedPartitions> sharing_;
+  std::optional<HandlerComparison> comparison_;
 
   std::map<std::string, std::vector<Partition>> told_;  // not said yet
   asio::steady_timer say_;
@@ -170,9 +172,16 @@ Worker::Worker(redis::Session& session, const Topic& topic, const WorkOptions& o
              {},
              {},
              {}},
-      shift_{place_,  control_, {random_owner(), options.who, options.lease},
-             nullptr, nullptr,  Stopping::no,
-             {},      {},       {}},
+      shift_{place_,
+             control_,
+             {random_owner(), options.who, options.lease},
+             nullptr,
+             nullptr,
+             Stopping::no,
+             {},
+             {},
+             {},
+             handlers_.fingerprint()},
       say_(executor_),
       ended_(executor_),
       renew_(executor_),
@@ -359,7 +368,17 @@ asio::awaitable<void> Worker::limit_drain() {
 }
 
 void Worker::read_handlers(Removals removals) {
-  if (handlers_.refresh(removals) == HandlerWatch::Changed::no) {
+  const HandlerWatch::Changed changed = handlers_.refresh(removals);
+  // Of the files as they are written: they may differ and mean the same.
+  std::string fingerprint = handlers_.fingerprint();
+  if (fingerprint != shift_.handlers) {
+    shift_.handlers = std::move(fingerprint);
+    renew_.notify();
+    if (comparison_) {
+      comparison_->notify();
+    }
+  }
+  if (changed == HandlerWatch::Changed::no) {
     return;
   }
   place_.handlers = handlers_.handlers();
@@ -447,6 +466,8 @@ asio::awaitable<void> Worker::work() {
   }
   if (handlers_changed_) {
     start(follow_handlers());
+    comparison_.emplace(shift_, partitions_);
+    start(comparison_->run());
   }
   if (manager_.listened_to()) {
     start(report_to_manager());
@@ -484,6 +505,9 @@ asio::awaitable<void> Worker::work() {
   renew_.notify();
   if (sharing_) {
     sharing_->close();
+  }
+  if (comparison_) {
+    comparison_->close();
   }
   time_.cancel();
   hurry_.cancel();

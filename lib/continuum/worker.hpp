@@ -42,6 +42,10 @@ struct WorkOptions {
 
   std::vector<HandlerSpec> handlers;
   std::string handlers_directory;  // instead: followed while running. Neither: events are printed
+  // Of a directory: how often it is compared with those of the group's other workers, and how long one must
+  // be seen to differ before that is said.
+  Milliseconds handlers_compared_every{10'000};
+  Milliseconds handlers_differ_for{30'000};
   Dispatch dispatch = Dispatch::sequence;
   std::uint64_t held_events_max = 100'000;  // of each partition: it waits when there is no room for another
   std::vector<std::string> environment;     // NAME=value, for handlers; secrets are taken out of it

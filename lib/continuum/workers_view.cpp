@@ -37,6 +37,9 @@ void add_leases(ByOwner& workers, const Topic& topic, std::span<const PartitionV
       continue;
     }
     worker.who = seen.state.who;
+    if (!seen.state.handlers.empty()) {
+      worker.handlers = seen.state.handlers;
+    }
     const SystemTime taken = std::min(time_of(seen.state.fence), now);
     worker.since = std::min(worker.since.value_or(taken), taken);
     worker.since_age = now - *worker.since;

@@ -21,6 +21,7 @@ struct WorkerView {
   std::string who;                    // HOST:PID
   std::vector<Partition> partitions;  // whose leases it has, ascending
   std::uint64_t lag_events = 0;       // behind on all of them
+  std::string handlers;               // fingerprint of its directory of them; empty: none, or not known
   std::optional<SystemTime> since;    // when it took the first of them
   std::optional<Milliseconds> since_age;
   // Of one that shares: when it will count as dead if it stays silent. Negative: it has been silent for so

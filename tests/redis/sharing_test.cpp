@@ -15,6 +15,7 @@
 #include <algorithm>
 #include <chrono>
 #include <exception>
+#include <filesystem>
 #include <functional>
 #include <map>
 #include <memory>
@@ -72,9 +73,10 @@ class SharingWorker {
     return summary_;
   }
   [[nodiscard]] const std::string& who() const { return options_.who; }
-  [[nodiscard]] bool has_said(std::string_view text) {
+  [[nodiscard]] bool has_said(std::string_view text) { return said().find(text) != std::string::npos; }
+  [[nodiscard]] std::string said() {
     const std::lock_guard lock(saying_);
-    return said_.find(text) != std::string::npos;
+    return said_;
   }
 
  private:
@@ -107,6 +109,7 @@ class Crew {
     return std::make_unique<SharingWorker>(server_.session(), data_.topic(), options_,
                                            directory_.file("printed"));
   }
+  [[nodiscard]] std::string file(const std::string& name) const { return directory_.file(name); }
   [[nodiscard]] std::string printed() const { return test::read_file(directory_.file("printed")); }
 
   [[nodiscard]] static std::string group(std::uint32_t partition) {
@@ -377,4 +380,72 @@ TEST_CASE("a partition that left the ring is worked to its last barrier, and the
   CHECK(crew.state(2).cursor.offset == Offset(1));
   worker->stop();
   worker->end();
+}
+
+TEST_CASE("a worker says once that another one runs other handlers, and nothing of those that run the same") {
+  Crew crew(6);
+  crew.options().handlers_compared_every = 10ms;
+  crew.options().handlers_differ_for = 100ms;
+  const auto deploy = [&](const std::string& directory, const std::string& program) {
+    std::filesystem::create_directory(crew.file(directory));
+    test::write_file(crew.file(directory + "/.new"), "command = [\"" + program + "\"]\n");
+    std::filesystem::rename(crew.file(directory + "/.new"), crew.file(directory + "/h.toml"));
+  };
+  const auto start = [&](const std::string& directory) {
+    crew.options().handlers_directory = crew.file(directory);
+    return crew.start();
+  };
+  deploy("one", "/bin/true");
+  deploy("two", "/bin/true");
+  deploy("three", "/bin/false");
+  std::vector<std::unique_ptr<SharingWorker>> workers;
+  for (const std::string directory : {"one", "two", "three"}) {
+    workers.push_back(start(directory));
+  }
+  SharingWorker& one = *workers[0];
+  SharingWorker& three = *workers[2];
+  await("the shares are even", [&] { return crew.even(3); });
+  const auto handlers_of = [&](const SharingWorker& worker) {
+    for (std::uint32_t p = 0; p < 6; ++p) {
+      if (const auto state = crew.state(p); state.who == worker.who()) {
+        return state.handlers;
+      }
+    }
+    return std::string();
+  };
+  await("all are known", [&] {
+    return std::none_of(workers.begin(), workers.end(),
+                        [&](const auto& worker) { return handlers_of(*worker).empty(); });
+  });
+  const std::string same = handlers_of(one);
+  const std::string other = handlers_of(three);
+  CHECK(same.size() == 16);
+  CHECK(handlers_of(*workers[1]) == same);
+  CHECK(other.size() == 16);
+  CHECK(other != same);
+  const auto says = [](const std::string& ours, const std::string& who, const std::string& theirs) {
+    return "topic t: the handlers of group g differ: this worker has " + ours + "; " + who + " " + theirs +
+           ". ";
+  };
+  await("all have told", [&] {
+    return one.has_said(says(same, "host:3 has", other)) &&
+           workers[1]->has_said(says(same, "host:3 has", other)) && three.has_said(same + ". ");
+  });
+
+  const std::uint64_t beat = crew.state(0).beat;
+  await("many looks later", [&] { return crew.state(0).beat > beat + 1; });
+  deploy("three", "/bin/cat");
+  await("it is in force", [&] { return handlers_of(three) != other; });
+  const std::string changed = handlers_of(three);
+  CHECK(changed != same);
+  await("it is told", [&] { return one.has_said(says(same, "host:3 has", changed)); });
+  // Each once.
+  const std::string said = one.said();
+  CHECK(said.find(" differ: ") != said.rfind(" differ: "));
+  CHECK(said.find(" differ: ", said.find(" differ: ") + 1) == said.rfind(" differ: "));
+  CHECK_FALSE(one.has_said("host:2"));
+  for (const auto& worker : workers) {
+    worker->stop();
+    worker->end();
+  }
 }

@@ -26,6 +26,22 @@ class Topics {
   void acquire(std::uint32_t partition, const std::string& owner, const std::string& who) {
     redis::Request request;
     request_acquire(request, group_key("t", Partition(partition), "g"), {owner, who, 5s}, std::nullopt);
+    const auto replies = session_->call(std::move(request));
+    fence_ = std::get<Acquired>(parse_acquire(replies[0])).fence;
+  }
+  // Of the lease that was taken last.
+  void renew(std::uint32_t partition, const std::string& handlers) {
+    redis::Request request;
+    Doing doing;
+    doing.handlers = handlers;
+    request_renew(request, group_key("t", Partition(partition), "g"), data_.meta(partition), fence_,
+                  data_.topic().log_id, doing);
+    const auto replies = session_->call(std::move(request));
+    REQUIRE(parse_renew(replies[0]).kept == Kept::ok);
+  }
+  void release(std::uint32_t partition) {
+    redis::Request request;
+    request_release(request, group_key("t", Partition(partition), "g"), fence_);
     (void)session_->call(std::move(request));
   }
   std::vector<WorkerView> look() {
@@ -46,6 +62,7 @@ class Topics {
   test::RedisServer server_;
   std::unique_ptr<redis::Session> session_;
   test::LogData data_;
+  Fence fence_;
 };
 
 std::vector<Partition> list(std::initializer_list<std::uint32_t> numbers) {
@@ -101,6 +118,25 @@ TEST_CASE(
   CHECK(workers[4].owner.empty());
   CHECK(workers[4].partitions == list({3}));
   CHECK(workers[4].lag_events == 1);
+}
+
+TEST_CASE("a worker is seen with the fingerprint of its handlers, and no other inherits it") {
+  Topics topics(2);
+  topics.acquire(0, "owner-a", "host:1");
+  CHECK(topics.look()[0].handlers.empty());
+  topics.renew(0, "0123456789abcdef");
+  topics.acquire(1, "owner-b", "host:2");
+  topics.renew(1, "");
+  CHECK(topics.look()[0].handlers == "0123456789abcdef");
+  CHECK(topics.look()[1].handlers.empty());
+
+  topics.renew(1, "fedcba9876543210");
+  topics.release(1);
+  CHECK(topics.look()[1].owner.empty());
+  CHECK(topics.look()[1].handlers.empty());
+  topics.acquire(1, "owner-c", "host:3");
+  CHECK(topics.look()[1].who == "host:3");
+  CHECK(topics.look()[1].handlers.empty());
 }
 
 TEST_CASE("a partition that left the ring and has nothing more to do is nobody's in silence") {

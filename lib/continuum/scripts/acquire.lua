@@ -12,6 +12,6 @@ if h[1] ~= ARGV[1] then
   local now = redis.call('TIME')
   fence = string.format('%.0f', math.max(tonumber(h[2]) + 1, tonumber(now[1]) * 1000000 + tonumber(now[2])))
   redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'fence', fence, 'beat', '0', 'ttl', ARGV[4], 'who', ARGV[5],
-    'state', 'running', 'error', '', 'attempt', '0')
+    'state', 'running', 'error', '', 'attempt', '0', 'handlers', '')
 end
 return {'OK', fence, h[4], h[5], h[6], h[7], h[8]}

@@ -66,7 +66,10 @@ InputFormat parse_input_format(const std::string& text) {
   if (text == "cloudevents") {
     return InputFormat::cloudevents;
   }
-  fail(ErrorKind::usage, "not an input format; give auto, json or cloudevents");
+  if (text == "kcat") {
+    return InputFormat::kcat;
+  }
+  fail(ErrorKind::usage, "not an input format; give auto, json, cloudevents or kcat");
 }
 
 // NAME=value, or NAME=/pointer
@@ -399,7 +402,8 @@ void add_publish(CLI::App& command, Context& context) {
             "a context attribute: a literal, or /pointer; may be repeated");
   add_text(command, "--key-missing", "LITERAL", wrap.key_missing,
            "the key of events that have none (default: they are rejected)");
-  add_parsed(command, "--input", "FORMAT", "auto, json (wrapped) or cloudevents (kept as they are)",
+  add_parsed(command, "--input", "FORMAT",
+             "auto, json (wrapped), cloudevents (kept as they are) or kcat (what kcat -J prints)",
              [&wrap](const std::string& text) { wrap.input = parse_input_format(text); });
   add_parsed(command, "--producer", "NAME",
              "publish each line exactly once under this name, however often this is run again",

@@ -2,6 +2,7 @@
 
 #include "continuum/error.hpp"
 #include "continuum/json_text.hpp"
+#include "continuum/kcat.hpp"
 
 #include <fmt/format.h>
 
@@ -17,7 +18,8 @@ using json::Kind;
 using json::Value;
 using Rejection = std::optional<std::string>;
 
-constexpr std::size_t time_bytes = 24;  // what format_time writes
+constexpr std::size_t time_bytes = 24;   // what format_time writes
+constexpr std::size_t place_bytes = 64;  // at most, of what after_place skips
 
 bool is_text(const Value& value) {
   return value.kind == Kind::string && !value.lone_surrogate && !value.text.empty();
@@ -51,6 +53,25 @@ std::string problem(std::string_view place, std::string_view role, const Value& 
   return fmt::format("{} is {}, not {}", what, name_of(value.kind), needed);
 }
 
+// What of a JSON object comes behind '{', or behind the place in front: "partition" and "offset", whole
+// numbers, as an event has them that was printed with its place.
+std::string_view after_place(std::string_view object) {
+  json::Members members(object);
+  std::string_view name;
+  std::string_view value;
+  for (const std::string_view wanted : {"partition", "offset"}) {
+    if (!members.next(name, value) || name != wanted ||
+        !std::all_of(value.begin(), value.end(), json::is_digit)) {
+      return object.substr(1);
+    }
+  }
+  const char* const end = object.data() + object.size();
+  const char* const comma = json::skip_space(value.data() + value.size(), end);
+  return comma != end && *comma == ','
+             ? std::string_view(comma + 1, static_cast<std::size_t>(end - comma - 1))
+             : object.substr(1);
+}
+
 template <class Integer>
 std::optional<Integer> integer_of(std::string_view text) {
   Integer value = 0;
@@ -64,7 +85,7 @@ std::optional<Integer> integer_of(std::string_view text) {
 }  // namespace
 
 struct Wrapper::Impl {
-  enum class Form : std::uint8_t { plain, cloudevent };
+  enum class Form : std::uint8_t { plain, cloudevent, kcat };
 
   explicit Impl(WrapOptions given);
 
@@ -82,12 +103,20 @@ struct Wrapper::Impl {
   Rejection choose_time();
   Rejection choose_source();
 
+  // The selector that was given, or that of a message of Kafka. nullptr: neither.
+  [[nodiscard]] const Selector* selector_or(const std::optional<Selector>& given,
+                                            const Selector& kcat) const {
+    return given ? &*given : form == Form::kcat ? &kcat : nullptr;
+  }
+  [[nodiscard]] bool is_set(std::string_view attribute) const;
+  [[nodiscard]] bool is_place(std::string_view name, const Value& value) const;
   Value select(const Selector& selector);
   void append_id();
   void append_time();
   void append_attribute(const std::string& name, const Value& value);
   Rejection append_attributes();
   void append_causes();
+  void append_headers();
   Rejection check_size();
   void set_producer(std::string_view producer);
 
@@ -121,8 +150,12 @@ struct Wrapper::Impl {
   const json::Pointer type_field{"type"};
   const json::Pointer time_field{"time"};
   const json::Pointer partitionkey_field{"partitionkey"};
+  const Selector kcat_key = Selector::parse("key");
+  const Selector kcat_type = Selector::parse("topic");
+  const Selector kcat_time = Selector::parse("ts");
 
   json::Parser parser;
+  KcatMessage message;  // of form kcat
 
   // Of the event read last. It is written as head, body, tail; a time of its own is in the head at now_at.
   bool is_event = false;
@@ -164,7 +197,10 @@ void Wrapper::Impl::set_producer(std::string_view producer) {
 }
 
 Value Wrapper::Impl::select(const Selector& selector) {
-  return selector.literal ? Value{Kind::string, *selector.literal} : parser.at(*selector.pointer);
+  if (selector.literal) {
+    return {Kind::string, *selector.literal};
+  }
+  return form == Form::kcat ? message.at(*selector.pointer) : parser.at(*selector.pointer);
 }
 
 Rejection Wrapper::Impl::read(std::string_view line, Position line_number) {
@@ -173,7 +209,8 @@ Rejection Wrapper::Impl::read(std::string_view line, Position line_number) {
   if (input.empty()) {
     return "the line is empty";
   }
-  if (input.size() > options.event_bytes_max) {
+  // A message of Kafka is escaped text, and longer than its event.
+  if (options.input != InputFormat::kcat && input.size() > options.event_bytes_max + place_bytes) {
     return fmt::format("the event has at least {} bytes, over the limit of {} (--event-bytes-max)",
                        input.size(), options.event_bytes_max);
   }
@@ -190,10 +227,10 @@ Rejection Wrapper::Impl::read(std::string_view line, Position line_number) {
   head.clear();
   now_at.reset();
   id = {};
-  if (auto rejection = choose_position(line_number)) {
+  if (auto rejection = choose_form()) {
     return rejection;
   }
-  if (auto rejection = choose_form()) {
+  if (auto rejection = choose_position(line_number)) {
     return rejection;
   }
   if (auto rejection = form == Form::cloudevent ? read_cloudevent() : read_plain()) {
@@ -210,6 +247,10 @@ Rejection Wrapper::Impl::choose_form() {
   form = Form::plain;
   if (options.input == InputFormat::json) {
     return std::nullopt;
+  }
+  if (options.input == InputFormat::kcat) {
+    form = Form::kcat;
+    return message.read(parser);
   }
   const Value version = parser.root_kind() == Kind::object ? parser.at(specversion_field) : Value{};
   if (version.kind == Kind::ambiguous) {
@@ -261,7 +302,7 @@ Rejection Wrapper::Impl::read_plain() {
     return rejection;
   }
   head += R"("data":)";
-  body = input;
+  body = form == Form::kcat ? message.data() : input;
   tail = "}";
   return std::nullopt;
 }
@@ -272,7 +313,7 @@ Rejection Wrapper::Impl::choose_position(Position line_number) {
     return std::nullopt;
   }
   const json::Pointer& pointer = *options.position->pointer;
-  const Value value = parser.at(pointer);
+  const Value value = select(*options.position);
   constexpr std::string_view needed = "a whole number from 1 to 9007199254740991";
   static_assert(number_max == 9007199254740991);
   if (value.kind != Kind::number) {
@@ -287,7 +328,8 @@ Rejection Wrapper::Impl::choose_position(Position line_number) {
 }
 
 Rejection Wrapper::Impl::choose_key() {
-  if (!options.key) {
+  const Selector* const selector = selector_or(options.key, kcat_key);
+  if (selector == nullptr) {
     if (caused) {
       key = caused_key;
       return std::nullopt;
@@ -298,7 +340,7 @@ Rejection Wrapper::Impl::choose_key() {
     key = *options.key_missing;
     return std::nullopt;
   }
-  const Value value = select(*options.key);
+  const Value value = select(*selector);
   if (is_text(value) || value.kind == Kind::number) {
     key = value.text;
     return std::nullopt;
@@ -307,20 +349,21 @@ Rejection Wrapper::Impl::choose_key() {
     key = *options.key_missing;
     return std::nullopt;
   }
-  return problem(options.key->pointer->text(), "key", value, "a string or a number");
+  return problem(selector->pointer->text(), "key", value, "a string or a number");
 }
 
 Rejection Wrapper::Impl::choose_type() {
-  if (!options.type && caused) {
+  const Selector* const selector = selector_or(options.type, kcat_type);
+  if (selector == nullptr && caused) {
     type = caused_type;
     return std::nullopt;
   }
-  if (!options.type) {
+  if (selector == nullptr) {
     return "no type: say which field with --type FIELD, or one for all events with --type =LITERAL";
   }
-  const Value value = select(*options.type);
+  const Value value = select(*selector);
   if (!is_text(value)) {
-    return problem(options.type->pointer->text(), "type", value, "a string");
+    return problem(selector->pointer->text(), "type", value, "a string");
   }
   type = value.text;
   return std::nullopt;
@@ -328,6 +371,9 @@ Rejection Wrapper::Impl::choose_type() {
 
 Rejection Wrapper::Impl::choose_id() {
   if (!options.id) {
+    if (form == Form::kcat) {
+      id = message.id();
+    }
     return std::nullopt;
   }
   const Value value = select(*options.id);
@@ -340,15 +386,16 @@ Rejection Wrapper::Impl::choose_id() {
 
 Rejection Wrapper::Impl::choose_time() {
   time.clear();
-  if (!options.time) {
+  const Selector* const selector = selector_or(options.time, kcat_time);
+  if (selector == nullptr || (!options.time && !message.has_time())) {
     return std::nullopt;
   }
-  const Value value = select(*options.time);
+  const Value value = select(*selector);
   if (is_text(value) && parse_time(value.text)) {
     time = value.text;
     return std::nullopt;
   }
-  const std::string& place = options.time->pointer->text();
+  const std::string& place = selector->pointer->text();
   if (value.kind == Kind::number) {
     // format_time has no form for other years than 0 to 9999.
     const auto milliseconds = integer_of<std::int64_t>(value.text);
@@ -420,7 +467,7 @@ void Wrapper::Impl::append_attribute(const std::string& name, const Value& value
 // A CloudEvent may have some of them already.
 Rejection Wrapper::Impl::append_attributes() {
   for (const Attribute& attribute : attributes) {
-    if (form == Form::plain && attribute.name == "source") {
+    if (form != Form::cloudevent && attribute.name == "source") {
       continue;
     }
     const Value value = select(attribute.selector);
@@ -431,22 +478,43 @@ Rejection Wrapper::Impl::append_attributes() {
       return problem(attribute.selector.pointer->text(), "attribute " + attribute.name, value,
                      "a string, a number or a boolean");
     }
-    const Value own = form == Form::plain ? Value{} : parser.at(attribute.own);
-    if (own.kind == Kind::missing) {
+    const Value own = form == Form::cloudevent ? parser.at(attribute.own) : Value{};
+    if (own.kind == Kind::missing || is_place(attribute.name, own)) {
       append_attribute(attribute.name, value);
     } else if (!is_attribute_value(own) || own.text != value.text) {
       return fmt::format("the CloudEvent has the attribute {} already, with another value", attribute.name);
     }
   }
   append_causes();
+  if (form == Form::kcat) {
+    append_headers();
+  }
   return std::nullopt;
+}
+
+// It goes with the place in front, and is no attribute of the CloudEvent.
+bool Wrapper::Impl::is_place(std::string_view name, const Value& value) const {
+  return form == Form::cloudevent && value.kind == Kind::number && body.size() + 1 < input.size() &&
+         (name == "partition" || name == "offset");
+}
+
+bool Wrapper::Impl::is_set(std::string_view name) const {
+  return std::any_of(attributes.begin(), attributes.end(),
+                     [&](const Attribute& attribute) { return attribute.name == name; });
+}
+
+void Wrapper::Impl::append_headers() {
+  for (const auto& [name, value] : message.attributes()) {
+    if (!is_set(name)) {
+      append_attribute(name, {Kind::string, value});
+    }
+  }
 }
 
 void Wrapper::Impl::append_causes() {
   for (const Inherited& what : inherited) {
-    const auto same = [&](const Attribute& other) { return other.name == what.name; };
-    if (!what.value.empty() && std::none_of(attributes.begin(), attributes.end(), same) &&
-        (form == Form::plain || parser.at(what.own).kind == Kind::missing)) {
+    if (!what.value.empty() && !is_set(what.name) &&
+        (form != Form::cloudevent || parser.at(what.own).kind == Kind::missing)) {
       append_attribute(what.name, {Kind::string, what.value});
     }
   }
@@ -460,6 +528,7 @@ Rejection Wrapper::Impl::read_cloudevent() {
   if (auto rejection = choose_cloudevent_key(own_key)) {
     return rejection;
   }
+  body = after_place(input);
   head += '{';
   if (own_key.kind == Kind::missing) {
     append_attribute("partitionkey", {Kind::string, key});
@@ -478,7 +547,6 @@ Rejection Wrapper::Impl::read_cloudevent() {
   if (auto rejection = append_attributes()) {
     return rejection;
   }
-  body = input.substr(1);
   tail = {};
   return std::nullopt;
 }

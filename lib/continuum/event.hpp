@@ -5,7 +5,8 @@
 //   event = '{"specversion":"1.0","id":' string ',"source":' string ',"type":' string ',"time":' string
 //           ',"partitionkey":' string *(',"' attribute '":' value) ',"data":' json '}'
 //
-// That is how a plain JSON value is wrapped. An input that already is a CloudEvent keeps its bytes.
+// That is how a plain JSON value is wrapped. An input that already is a CloudEvent keeps its bytes, but not
+// the place that `replay --meta` and a worker without a handler print in front of it.
 #pragma once
 
 #include "continuum/json.hpp"
@@ -34,6 +35,7 @@ enum class InputFormat : std::uint8_t {
   automatic,    // a JSON object with specversion "1.0" is a CloudEvent, all else is plain
   json,         // always wrapped
   cloudevents,  // anything else is rejected
+  kcat,         // a message of Kafka as `kcat -J` prints it; anything else is rejected
 };
 
 struct WrapOptions {
@@ -59,6 +61,9 @@ struct Origin {
   std::string_view traceparent;  // empty: none
   std::string_view producer;     // ids default to "PRODUCER:POSITION"
 };
+
+// Whether an event can have an attribute of this name besides those of the form above.
+[[nodiscard]] bool is_extension_name(std::string_view name);
 
 // Throws Error{usage} for a literal or an attribute that no event can have.
 void require_valid(const WrapOptions& options);

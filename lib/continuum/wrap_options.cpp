@@ -11,13 +11,21 @@ namespace {
 constexpr std::array<std::string_view, 7> reserved_names = {"specversion",  "id",   "type",       "time",
                                                             "partitionkey", "data", "data_base64"};
 
-void check_attribute_name(std::string_view name) {
+bool is_attribute_name(std::string_view name) {
   const auto allowed = [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9'); };
-  if (name.empty() || name.size() > 64 || !std::all_of(name.begin(), name.end(), allowed)) {
+  return !name.empty() && name.size() <= 64 && std::all_of(name.begin(), name.end(), allowed);
+}
+
+bool is_reserved(std::string_view name) {
+  return std::find(reserved_names.begin(), reserved_names.end(), name) != reserved_names.end();
+}
+
+void check_attribute_name(std::string_view name) {
+  if (!is_attribute_name(name)) {
     fail(ErrorKind::usage, "attribute name {}: CloudEvents allows 1 to 64 of a-z and 0-9",
          json::quoted(name));
   }
-  if (std::find(reserved_names.begin(), reserved_names.end(), name) != reserved_names.end()) {
+  if (is_reserved(name)) {
     fail(ErrorKind::usage, "attribute {}: it cannot be set as an attribute of its own; {}", name,
          "key, type, id and time have their own options, and the data is the input");
   }
@@ -54,6 +62,10 @@ Selector Selector::parse(std::string_view text) {
     selector.pointer = json::Pointer(text);
   }
   return selector;
+}
+
+bool is_extension_name(std::string_view name) {
+  return is_attribute_name(name) && !is_reserved(name) && name != "source";
 }
 
 void require_valid(const WrapOptions& options) {

@@ -386,6 +386,31 @@ TEST_SUITE("event: CloudEvents input") {
         R"({"partitionkey":"12","time":"1970-01-01T00:00:00.000Z", "specversion":"1.0","id":"1","source":"/s","type":"t","data":{"k":12,"at":0}})");
   }
 
+  TEST_CASE("the place that is printed in front of an event is not part of it") {
+    const std::string members = cloudevent.substr(1);
+    const auto stored = [](const std::string& text) { return wrap(cloudevents_options(), text).line; };
+    CHECK(stored(R"({"partition":3,"offset":17,)" + members) == cloudevent);
+    CHECK(stored(R"({ "partition" : 3 , "offset" : 17 ,)" + members) == cloudevent);
+    // Attributes of its own are kept: elsewhere, in another order, one without the other, other values.
+    for (const std::string begin :
+         {R"({"offset":17,"partition":3,)", R"({"partition":3,)", R"({"partition":"3","offset":17,)",
+          R"({"partition":3,"offset":"17",)", R"({"partition":3,"offset":1.5,)",
+          R"({"a":1,"partition":3,"offset":17,)"}) {
+      CAPTURE(begin);
+      CHECK(stored(begin + members) == begin + members);
+    }
+    const std::string behind = cloudevent.substr(0, cloudevent.size() - 1) + R"(,"partition":3,"offset":17})";
+    CHECK(stored(behind) == behind);
+    CHECK(stored(R"({"partition":0,"offset":1,)" + behind.substr(1)) == behind);
+    auto options = cloudevents_options();
+    options.attributes = {{"partition", Selector::parse("/partition")}, {"region", Selector::parse("=eu")}};
+    CHECK(wrap(options, R"({"partition":3,"offset":17,)" + members).line ==
+          R"({"partition":3,"region":"eu",)" + members);
+    options = cloudevents_options();
+    options.event_bytes_max = cloudevent.size();
+    CHECK(wrap(options, R"({"partition":3,"offset":17,)" + members).line == cloudevent);
+  }
+
   TEST_CASE("the key of a CloudEvent is the selected one, and its partitionkey must agree") {
     auto options = cloudevents_options();
     options.key = Selector::parse("/data/thread_id");

@@ -85,13 +85,13 @@ class EventPrinter {
   std::string scratch_;
 };
 
-// All events from a time on. Returns where they end.
+// All events of the range. Returns where they end.
 std::vector<LogPlace> print_since(redis::Session& session, const Topic& topic, const EventOptions& options,
-                                  SystemTime since, EventPrinter& printer) {
+                                  const RangeOptions& range, EventPrinter& printer) {
   ReplayOptions wanted;
   wanted.partitions = options.partitions;
   wanted.filter = options.filter;
-  wanted.range.since = since;
+  wanted.range = range;
   Replay replay(session, topic, std::move(wanted));
   while (const auto run = replay.next()) {
     std::string_view rest = run->lines;
@@ -113,8 +113,8 @@ int events(const Context& context, const EventOptions& options) {
   const Topic topic = load_topic(*session, options.topic);
   EventPrinter printer(!is_for_person ? Mode::json : options.follow ? Mode::rows : Mode::table);
   std::vector<LogPlace> ends;
-  if (range.since && !options.last) {
-    ends = print_since(*session, topic, options, *range.since, printer);
+  if (options.time.since && !options.last) {
+    ends = print_since(*session, topic, options, range, printer);
   } else {
     Tail tail = last_events(*session, topic,
                             {options.partitions, options.filter, options.last.value_or(10), range.since});

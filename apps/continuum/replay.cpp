@@ -7,6 +7,7 @@
 #include "selectors.hpp"
 
 #include "continuum/error.hpp"
+#include "continuum/names.hpp"
 #include "continuum/units.hpp"
 
 #include <CLI/CLI.hpp>
@@ -20,6 +21,7 @@ struct Options {
   std::string topic;
   TimeRange time;
   std::optional<std::string> time_range;  // @FROM:TO
+  std::vector<std::string> where;
   std::optional<std::uint64_t> from_offset;
   std::optional<std::uint64_t> to_offset;
   std::optional<std::string> print;
@@ -41,7 +43,24 @@ EventForm form_of(const Options& options) {
   return EventForm::data;
 }
 
-void take_ranges(Options& options) {
+RangeOptions::By parse_by(const std::string& text) {
+  if (text == "append-time") {
+    return RangeOptions::By::append_time;
+  }
+  if (text == "event-time") {
+    return RangeOptions::By::event_time;
+  }
+  fail(ErrorKind::usage, "give append-time or event-time");
+}
+
+void take_selectors(Options& options) {
+  for (const std::string& text : options.where) {
+    try {
+      options.replay.filter.where.push_back(Where::parse(text));
+    } catch (const Error& error) {
+      fail(error.kind(), "--where {}: {}", printable(text), error.message());
+    }
+  }
   if (options.time_range) {
     if (options.time.since || options.time.until) {
       fail(ErrorKind::usage, "give the time once: @FROM:TO, or --since and --until");
@@ -61,7 +80,7 @@ void take_ranges(Options& options) {
 
 int replay(const Context& context, Options options) {
   const EventForm form = form_of(options);
-  take_ranges(options);
+  take_selectors(options);
   const auto session = connect(context, redis::Needs::Access::read);
   resolve(options.time, *session, options.replay.range);
   const Topic topic = load_topic(*session, options.topic);
@@ -122,13 +141,18 @@ void add_replay(CLI::App& command, Context& context) {
   add_text(command, "-k,--key", "KEY", options->replay.filter.key, "only events of this key");
   add_texts(command, "--type", "GLOB", options->replay.filter.types,
             "only events of types that match, such as 'post.*'; may be repeated");
+  add_texts(command, "--where", "POINTER=VALUE", options->where,
+            "only events with that value there, such as /data/user=7; may be repeated");
+  add_parsed(command, "--by", "TIME", "whose times: append-time (default), or event-time, the events' own",
+             [options](const std::string& text) { options->replay.range.by = parse_by(text); });
   add_number(command, "-n,--max-events", options->replay.events_max, {1, number_max},
              "end after so many events");
   add_text(command, "--print", "WHAT", options->print, "event (the line as it was stored) or data");
   add_flag(command, "--meta", options->meta, "add \"partition\" and \"offset\" to each event");
   add_flag(command, "--fail-if-empty", options->fail_if_empty, "exit 1 when no event matches");
-  command.add_option("RANGE", options->time_range,
-                     "@FROM:TO: --since and --until in one, such as @2h:1h or @2h:");
+  command.add_option(
+      "RANGE", options->time_range,
+      "@FROM:TO: --since and --until in one, such as @2h:1h, @2024-05-01:2024-05-02 or @start:1h");
   run_with(command, context, [&context, options] { return replay(context, *options); });
 }
 

@@ -56,19 +56,26 @@ std::vector<Partition> parse_partitions_of(const Topic& topic, std::string_view 
 }
 
 Moment parse_moment(const std::string& text) {
-  if (const auto time = parse_time(text)) {
-    return {*time, std::nullopt};
+  if (text == "start" || text == "end") {
+    return {text == "start" ? Moment::Is::start : Moment::Is::end, {}, {}};
+  }
+  for (const std::string_view clock : {"", "T00:00:00Z"}) {
+    if (const auto time = parse_time(text + std::string(clock))) {
+      return {Moment::Is::time, *time, {}};
+    }
   }
   // Ten digits and more: as the entry ids have it. Fewer would rather be a forgotten unit.
   if (text.size() >= 10 && text.find_first_not_of("0123456789") == std::string::npos) {
-    return {SystemTime(Milliseconds(static_cast<std::int64_t>(parse_number(text, 0, number_max)))),
-            std::nullopt};
+    return {Moment::Is::time,
+            SystemTime(Milliseconds(static_cast<std::int64_t>(parse_number(text, 0, number_max)))),
+            {}};
   }
   try {
-    return {{}, parse_duration(text)};
+    return {Moment::Is::ago, {}, parse_duration(text)};
   } catch (const Error&) {
     fail(ErrorKind::usage,
-         "not a time; give 2024-05-01T12:00:00Z, milliseconds since 1970, or how long ago, such as 2h");
+         "not a time; give 2024-05-01T12:00:00Z, 2024-05-01, milliseconds since 1970, how long ago, such as "
+         "2h, or start or end");
   }
 }
 
@@ -91,25 +98,25 @@ TimeRange parse_time_range(const std::string& text) {
     }
   }
   fail(ErrorKind::usage,
-       "{}: not a range of time; give @FROM:TO, such as @2h:1h or @2024-05-01T12:00:00Z:", text);
+       "{}: not a range of time; give @FROM:TO, such as @2h:1h, @2024-05-01:2024-05-02 or @start:1h", text);
 }
 
 SystemTime resolve(const Moment& moment, redis::Session& session) {
-  if (!moment.ago) {
+  if (moment.is == Moment::Is::time || moment.is == Moment::Is::start) {
     return moment.time;
   }
   redis::Request request;
   request.command("TIME");
   const redis::Replies replies = session.call(std::move(request));
   return SystemTime(Milliseconds(replies[0][0].integer() * 1000 + replies[0][1].integer() / 1000)) -
-         *moment.ago;
+         moment.ago;
 }
 
 void resolve(const TimeRange& range, redis::Session& session, RangeOptions& out) {
-  if (range.since) {
+  if (range.since && range.since->is != Moment::Is::start) {
     out.since = resolve(*range.since, session);
   }
-  if (range.until) {
+  if (range.until && range.until->is != Moment::Is::end) {
     out.until = resolve(*range.until, session);
   }
 }

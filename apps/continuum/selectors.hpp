@@ -6,6 +6,7 @@
 #include "continuum/topic.hpp"
 #include "continuum/types.hpp"
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -20,10 +21,13 @@ namespace continuum::app {
 // not there.
 [[nodiscard]] std::vector<Partition> parse_partitions_of(const Topic& topic, std::string_view text);
 
-// A point in time as people give it: RFC 3339, milliseconds since 1970, or how long ago (2h).
+// A point in time as people give it: RFC 3339, a date (its begin in UTC), milliseconds since 1970, how long
+// ago (2h), or an end of the log.
 struct Moment {
-  SystemTime time{};                // when `ago` is nothing
-  std::optional<Milliseconds> ago;  // before the server's present time
+  enum class Is : std::uint8_t { time, ago, start, end };
+  Is is = Is::time;
+  SystemTime time{};
+  Milliseconds ago{0};  // before the server's present time
 };
 // Throws Error{usage}.
 [[nodiscard]] Moment parse_moment(const std::string& text);
@@ -35,7 +39,8 @@ struct TimeRange {
 // @FROM:TO, each a moment or nothing. Throws Error{usage}.
 [[nodiscard]] TimeRange parse_time_range(const std::string& text);
 
-// By the server's clock, which also gave the entries their times.
+// By the server's clock, which also gave the entries their times. The start is before all times, the end is
+// now; a range that begins at the start or ends at the end has no bound there.
 [[nodiscard]] SystemTime resolve(const Moment& moment, redis::Session& session);
 void resolve(const TimeRange& range, redis::Session& session, RangeOptions& out);
 

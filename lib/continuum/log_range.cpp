@@ -37,11 +37,11 @@ class RangeFinder {
       const std::string key = log_key(topic_.name, partition);
       request.command("MULTI");
       request_ends(request, topic_.name, partition);
-      if (options_.since) {
+      if (since_bounds()) {
         const std::string before = fmt::format("({}-0", milliseconds_of(*options_.since));
         request.command("XREVRANGE", key, before, "-", "COUNT", 1);
       }
-      if (options_.until) {
+      if (until_bounds()) {
         request.command("XRANGE", key, milliseconds_of(*options_.until), "+", "COUNT", 1);
       }
       request.command("EXEC");
@@ -54,6 +54,9 @@ class RangeFinder {
   }
 
  private:
+  [[nodiscard]] bool since_bounds() const { return options_.since && options_.times_bound(); }
+  [[nodiscard]] bool until_bounds() const { return options_.until && options_.times_bound(); }
+
   LogRange range_of(Partition partition, redis::Reply answers) const {
     const LogEnds ends = parse_ends(answers[0], answers[1], topic_.name, partition, topic_.log_id);
     if (!ends.loss.empty()) {
@@ -65,7 +68,7 @@ class RangeFinder {
     range.last = range.log_last = ends.last_id;
     range.end = range.log_next = ends.state.next;
     std::size_t answer = 2;
-    if (options_.since) {
+    if (since_bounds()) {
       begin_at_time(range, ends, answers[answer++]);
     } else if (options_.from) {
       begin_at_offset(range, ends);
@@ -74,9 +77,12 @@ class RangeFinder {
         fail(ErrorKind::loss, "{}. {}", ends.head_loss, how_to_read_on(ends));
       }
       range.from = ends.first();
+      if (options_.since) {
+        require_kept(range, ends);
+      }
       range.expected = range.from;
     }
-    if (options_.until) {
+    if (until_bounds()) {
       end_at_time(range, answers[answer]);
     }
     if (range.from > range.end && !options_.from) {
@@ -94,18 +100,24 @@ class RangeFinder {
       range.from = parse_entry(before[0], topic_.name, range.partition).next();
     } else {
       range.from = ends.first();
-      // What was removed is older than what is kept, but perhaps not older than the time that is asked for.
-      const bool is_cut = range.from > Offset(0) || !ends.head_loss.empty();
-      if (is_cut && ends.last_id.milliseconds >= since) {
-        fail(ErrorKind::loss,
-             "{}: the log is kept from offset {}{} on; what was before it may belong to the time from {} on. "
-             "{}",
-             place(topic_.name, range.partition), range.from,
-             ends.oldest ? fmt::format(" ({})", format_time(ends.oldest->time())) : std::string(),
-             format_time(*options_.since), how_to_read_on(ends));
-      }
+      require_kept(range, ends);
     }
     range.expected = range.from;
+  }
+
+  // What was removed is older than what is kept, but perhaps not older than the time that is asked for. By
+  // the events' own times, too: an event is older than its entry.
+  void require_kept(const LogRange& range, const LogEnds& ends) const {
+    const bool is_cut = range.from > Offset(0) || !ends.head_loss.empty();
+    const EntryId newest_removed = ends.oldest ? ends.oldest->id : ends.last_id;
+    if (is_cut && newest_removed.milliseconds >= milliseconds_of(*options_.since)) {
+      fail(
+          ErrorKind::loss,
+          "{}: the log is kept from offset {}{} on; what was before it may belong to the time from {} on. {}",
+          place(topic_.name, range.partition), range.from,
+          ends.oldest ? fmt::format(" ({})", format_time(ends.oldest->time())) : std::string(),
+          format_time(*options_.since), how_to_read_on(ends));
+    }
   }
 
   void begin_at_offset(LogRange& range, const LogEnds& ends) const {
@@ -165,7 +177,7 @@ class RangeFinder {
 }  // namespace
 
 void require_sound(const RangeOptions& options) {
-  if (options.since && options.until && *options.since >= *options.until) {
+  if (options.since && options.until && *options.since > *options.until) {
     fail(ErrorKind::usage, "the range ends ({}) before it begins ({})", format_time(*options.until),
          format_time(*options.since));
   }

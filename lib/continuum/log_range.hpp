@@ -6,18 +6,26 @@
 #include "continuum/topic.hpp"
 #include "continuum/types.hpp"
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
 
 namespace continuum {
 
-// Half-open: from the first on, up to but without the second. Times are those of the server that appended.
+// Half-open: from the first on, up to but without the second.
 struct RangeOptions {
+  // Whose times: of the server that appended, or the events' own. What is stored in one order has its own
+  // times in any: the range is then the whole log, of which an EventFilter takes the events.
+  enum class By : std::uint8_t { append_time, event_time };
   std::optional<SystemTime> since;
   std::optional<SystemTime> until;
   std::optional<Offset> from;  // offsets are counted in each partition, and do not go together with times
   std::optional<Offset> to;
+  By by = By::append_time;
+
+  // Whether the times bound the log.
+  [[nodiscard]] bool times_bound() const { return by == By::append_time; }
 };
 // Throws Error{usage} for options that contradict each other.
 void require_sound(const RangeOptions& options);

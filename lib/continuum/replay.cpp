@@ -60,7 +60,7 @@ bool comes_later(const Source* a, const Source* b) {
 
 struct Replay::Impl {
   Impl(redis::Session& s, const Topic& t, ReplayOptions o)
-      : session(s), topic(t), options(std::move(o)), filter(topic, options.filter) {
+      : session(s), topic(t), options(std::move(o)), filter(topic, filter_of(options)) {
     if ((options.range.from || options.range.to) && options.partitions.size() != 1) {
       fail(ErrorKind::usage,
            "offsets are counted in each partition: a range of offsets needs one --partition");
@@ -83,6 +83,15 @@ struct Replay::Impl {
         waiting.push_back(&source);
       }
     }
+  }
+
+  static EventFilter::Options filter_of(const ReplayOptions& options) {
+    EventFilter::Options filter = options.filter;
+    if (!options.range.times_bound()) {
+      filter.since = options.range.since;
+      filter.until = options.range.until;
+    }
+    return filter;
   }
 
   // Asks for more for every partition that runs low, in one step.

@@ -41,7 +41,7 @@ struct LogPlace {
 struct ReplayOptions {
   std::vector<Partition> partitions;  // empty: all
   EventFilter::Options filter;
-  RangeOptions range;  // by offset: with exactly one partition
+  RangeOptions range;  // by offset: with exactly one partition; by event time: goes into the filter
   std::optional<std::uint64_t> events_max;
 };
 

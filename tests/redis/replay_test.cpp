@@ -1,6 +1,7 @@
 #include "redis/log_data.hpp"
 #include "redis/server.hpp"
 
+#include "continuum/event.hpp"
 #include "continuum/replay.hpp"
 #include "continuum/tail.hpp"
 
@@ -253,6 +254,69 @@ TEST_CASE("types are chosen by patterns, and at most so many events come") {
         lines_of({event_line("1", "k", "post.created"), event_line("3", "k", "user.created")}));
 }
 
+TEST_CASE("events are chosen by their values, strings by their characters and numbers by their text") {
+  const RedisServer server;
+  const auto session = server.session();
+  LogData data(*session, 1);
+  const auto event = [](std::string_view payload) {
+    return fmt::format(
+        R"({{"specversion":"1.0","id":"1","source":"/t","type":"x","time":"2024-05-01T12:00:00Z","partitionkey":"k","data":{}}})",
+        payload);
+  };
+  const std::vector<std::string> events{event(R"({"a":{"b":7},"u":"Caf\u00e9"})"),
+                                        event(R"({"a":{"b":"7"}})"), event(R"({"a":{"b":7.0}})"),
+                                        event(R"([{"b":true}])"), event(R"({"a":{"b":7,"b":7}})")};
+  data.append(0, events);
+  const auto chosen = [&](std::initializer_list<std::string_view> wheres) {
+    ReplayOptions options;
+    for (const std::string_view text : wheres) {
+      options.filter.where.push_back(Where::parse(text));
+    }
+    return replayed(*session, data.topic(), options);
+  };
+  CHECK(chosen({"/data/a/b=7"}) == lines_of({events[0], events[1]}));
+  CHECK(chosen({"/data/a/b=7", "/data/u=Café"}) == lines_of({events[0]}));
+  CHECK(chosen({"/data/0/b=true"}) == lines_of({events[3]}));
+  CHECK(chosen({"/data/u="}).empty());
+  CHECK(chosen({"type=x", "id=1"}) == lines_of(events));
+  CHECK_THROWS_AS((void)Where::parse("=7"), Error);
+  CHECK_THROWS_AS((void)Where::parse("/data"), Error);
+  CHECK_THROWS_AS((void)Where::parse("/a~2=7"), Error);
+}
+
+TEST_CASE("a range of the events' own times is taken out of the whole log") {
+  const RedisServer server;
+  const auto session = server.session();
+  LogData data(*session, 2);
+  const auto event = [](std::string_view time) {
+    return fmt::format(
+        R"({{"specversion":"1.0","id":"1","source":"/t","type":"x","time":"{}","partitionkey":"k","data":1}})",
+        time);
+  };
+  const std::vector<std::string> events{event("2024-05-03T00:00:00Z"), event("2024-05-01T00:00:00Z"),
+                                        event("2024-05-02T02:00:00+02:00")};
+  data.append(0, events);
+  ReplayOptions options;
+  options.range.by = RangeOptions::By::event_time;
+  options.range.since = parse_time("2024-05-02T00:00:00Z");
+  CHECK(replayed(*session, data.topic(), options) == lines_of({events[0], events[2]}));
+  options.range.until = parse_time("2024-05-03T00:00:00Z");
+  CHECK(replayed(*session, data.topic(), options) == lines_of({events[2]}));
+  options.range.since = options.range.until;
+  CHECK(replayed(*session, data.topic(), options).empty());
+
+  // What was removed may have belonged to it, unless that was stored before the range begins.
+  pass_a_millisecond(data);
+  const SystemTime kept = time_of(data.append(0, {event("2024-05-03T00:00:00Z")}));
+  data.command("XTRIM", data.log(0), "MAXLEN", 1);
+  data.command("HSET", data.meta(0), "trimmed", 1);
+  options.range.since = parse_time("2024-05-02T00:00:00Z");
+  check_contains(loss_of(*session, data.topic(), options), "the log is kept from offset 3");
+  options.range.since = kept + Milliseconds(1);
+  options.range.until = std::nullopt;
+  CHECK(replayed(*session, data.topic(), options).empty());
+}
+
 TEST_CASE("place and data are written as asked") {
   const RedisServer server;
   const auto session = server.session();
@@ -282,7 +346,7 @@ TEST_CASE("options that contradict each other are refused before anything is rea
   options.partitions = {Partition(0)};
   options.range.since = SystemTime(Milliseconds(5));
   check_refused(options);  // both
-  options.range = {SystemTime(Milliseconds(5)), SystemTime(Milliseconds(5)), {}, {}};
+  options.range = {SystemTime(Milliseconds(5)), SystemTime(Milliseconds(4)), {}, {}};
   check_refused(options);
   options.range = {{}, {}, Offset(5), Offset(4)};
   check_refused(options);

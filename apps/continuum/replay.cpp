@@ -4,6 +4,8 @@
 #include "commands.hpp"
 #include "options.hpp"
 #include "output.hpp"
+#include "replay_counts.hpp"
+#include "replay_player.hpp"
 #include "selectors.hpp"
 
 #include "continuum/error.hpp"
@@ -11,8 +13,6 @@
 #include "continuum/units.hpp"
 
 #include <CLI/CLI.hpp>
-
-#include <chrono>
 
 namespace continuum::app {
 namespace {
@@ -27,6 +27,8 @@ struct Options {
   std::optional<std::string> print;
   bool meta = false;
   bool fail_if_empty = false;
+  bool dry_run = false;
+  PlayOptions play;
   ReplayOptions replay;
 };
 
@@ -78,45 +80,78 @@ void take_selectors(Options& options) {
   }
 }
 
+// Nobody watches a bar between the events on their own terminal.
+Progress::Show progress_of(const Context& context, const Options& options) {
+  const bool shows = !context.quiet && (options.dry_run || !is_terminal(Stream::out));
+  return shows ? Progress::Show::automatic : Progress::Show::never;
+}
+
+// One line, or one JSON object, for those who want to know.
+void summarize(const Context& context, const Options& options, const Replay& replay, const Player& player,
+               Played played) {
+  if (context.json) {
+    const std::string summary = JsonObject()
+                                    .add("events", player.given())
+                                    .add("in_range", replay.events_in_range())
+                                    .add("ended", word_of(played))
+                                    .add("seconds", player.seconds())
+                                    .text();
+    const std::string line = JsonObject().add_raw("summary", summary).text();
+    if (options.dry_run) {
+      Output out;
+      out.line(line).flush();
+    } else if (!context.quiet) {
+      // Stdout is the events' own.
+      fmt::print(stderr, "{}\n", line);
+    }
+    return;
+  }
+  const bool watched = progress_of(context, options) == Progress::Show::automatic && is_terminal(Stream::err);
+  if (context.verbose || watched) {
+    say(context, fmt::format("{} {} of {} events in {:.1f} s{}", options.dry_run ? "counted" : "replayed",
+                             format_count(player.given()), format_count(replay.events_in_range()),
+                             player.seconds(), played == Played::time_max ? ": the time was over" : ""));
+  }
+}
+
+Played count_events(const Context& context, const Options& options, Player& player) {
+  ReplayCounts counts(options.replay.range.by);
+  const Played played = player.play({[&](const EventRun& run) { counts.add(run); }, [] {}});
+  Output out;
+  counts.print(context, out);
+  out.flush();
+  return played;
+}
+
+Played print_events(EventForm form, Player& player) {
+  Output out;
+  std::string text;
+  const auto give = [&](const EventRun& run) {
+    if (form == EventForm::stored) {
+      out.write(run.lines);
+    } else {
+      text.clear();
+      append_events(text, run, form);
+      out.write(text);
+    }
+  };
+  return player.play({give, [&] { out.flush(); }});
+}
+
 int replay(const Context& context, Options options) {
   const EventForm form = form_of(options);
   take_selectors(options);
+  options.play.by = options.replay.range.by;
+  options.play.events_max = options.replay.events_max;
+  options.play.progress = progress_of(context, options);
   const auto session = connect(context, redis::Needs::Access::read);
   resolve(options.time, *session, options.replay.range);
   const Topic topic = load_topic(*session, options.topic);
-  const auto started = std::chrono::steady_clock::now();
   Replay replay(*session, topic, options.replay);
-
-  const bool shows_progress = !context.quiet && !is_terminal(Stream::out);
-  Progress progress("replay", replay.events_in_range(),
-                    shows_progress ? Progress::Show::automatic : Progress::Show::never);
-  Output out;
-  std::string text;
-  try {
-    while (const auto run = replay.next()) {
-      if (form == EventForm::stored) {
-        out.write(run->lines);
-      } else {
-        text.clear();
-        append_events(text, *run, form);
-        out.write(text);
-      }
-      progress.update(replay.events_passed());
-    }
-  } catch (const Error&) {
-    // What came before the damage is whole, and was asked for.
-    progress.clear();
-    out.flush();
-    throw;
-  }
-  out.flush();
-  progress.clear();
-  if (context.verbose || (shows_progress && is_terminal(Stream::err))) {
-    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - started;
-    say(context, fmt::format("replayed {} of {} events in {:.1f} s", format_count(replay.events_matched()),
-                             format_count(replay.events_in_range()), took.count()));
-  }
-  if (options.fail_if_empty && replay.events_matched() == 0) {
+  Player player(replay, options.play);
+  const Played played = options.dry_run ? count_events(context, options, player) : print_events(form, player);
+  summarize(context, options, replay, player, played);
+  if (options.fail_if_empty && player.given() == 0) {
     say(context, fmt::format("topic {}: no event in the range matches", topic.name));
     return static_cast<int>(ErrorKind::partial);
   }
@@ -147,6 +182,12 @@ void add_replay(CLI::App& command, Context& context) {
              [options](const std::string& text) { options->replay.range.by = parse_by(text); });
   add_number(command, "-n,--max-events", options->replay.events_max, {1, number_max},
              "end after so many events");
+  add_duration(command, "--max-time", options->play.time_max, "end after that long");
+  add_parsed(command, "--rate", "N/s", "no more events than that: 100/s, 10/m, 5000/h",
+             [options](const std::string& text) { options->play.pace.events_per_second = parse_rate(text); });
+  add_parsed(command, "--speed", "Nx", "paced by the events' times, so many times faster: 1x, 10x",
+             [options](const std::string& text) { options->play.pace.speed = parse_speed(text); });
+  add_flag(command, "--dry-run", options->dry_run, "only count: events of each partition and type");
   add_text(command, "--print", "WHAT", options->print, "event (the line as it was stored) or data");
   add_flag(command, "--meta", options->meta, "add \"partition\" and \"offset\" to each event");
   add_flag(command, "--fail-if-empty", options->fail_if_empty, "exit 1 when no event matches");

@@ -255,17 +255,21 @@ struct Replay::Impl {
     return at;
   }
 
-  // Takes the next matching events off the front of `run`; no events when none is left.
-  EventRun matching_run() {
+  // Takes the next matching events off the front of `run`, at most so many; no events when none is left.
+  EventRun matching_run(std::uint64_t events_max) {
     EventRun out = run;
     if (filter.matches_all()) {
-      run.events = 0;
+      out.events = static_cast<std::uint32_t>(std::min<std::uint64_t>(events_max, run.events));
+      out.lines = out.events == run.events ? run.lines : run.lines.substr(0, bytes_of(run.lines, out.events));
+      run.lines.remove_prefix(out.lines.size());
+      run.first = run.first + out.events;
+      run.events -= out.events;
       return out;
     }
     out.events = 0;
     const char* at = run.lines.data();
     const char* begin = at;
-    while (run.events > 0) {
+    while (run.events > 0 && out.events < events_max) {
       const char* const end = static_cast<const char*>(std::memchr(at, '\n', run.lines.size())) + 1;
       const auto size = static_cast<std::size_t>(end - at);
       const bool matches = matches_here(run.lines.substr(0, size - 1));
@@ -296,24 +300,20 @@ struct Replay::Impl {
     }
   }
 
-  std::optional<EventRun> next() {
+  std::optional<EventRun> next(std::uint64_t events_max) {
     const std::uint64_t left =
         options.events_max.value_or(std::numeric_limits<std::uint64_t>::max()) - matched;
-    if (left == 0) {
+    events_max = std::min(events_max, left);
+    if (events_max == 0) {
       return std::nullopt;
     }
     for (;;) {
       while (run.events > 0) {
-        EventRun out = matching_run();
-        if (out.events == 0) {
-          continue;
+        const EventRun out = matching_run(events_max);
+        if (out.events > 0) {
+          matched += out.events;
+          return out;
         }
-        if (out.events > left) {
-          out.events = static_cast<std::uint32_t>(left);
-          out.lines = out.lines.substr(0, bytes_of(out.lines, left));
-        }
-        matched += out.events;
-        return out;
       }
       if (!next_entry()) {
         return std::nullopt;
@@ -342,8 +342,8 @@ Replay::Replay(redis::Session& session, const Topic& topic, ReplayOptions option
 
 Replay::~Replay() = default;
 
-std::optional<EventRun> Replay::next() {
-  return impl_->next();
+std::optional<EventRun> Replay::next(std::uint64_t events_max) {
+  return impl_->next(events_max);
 }
 
 std::uint64_t Replay::events_in_range() const {

@@ -13,6 +13,7 @@
 #include "continuum/types.hpp"
 
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -54,8 +55,9 @@ class Replay {
   Replay(const Replay&) = delete;
   Replay& operator=(const Replay&) = delete;
 
-  // nullopt at the end.
-  [[nodiscard]] std::optional<EventRun> next();
+  // At most so many events. nullopt at the end.
+  [[nodiscard]] std::optional<EventRun> next(
+      std::uint64_t events_max = std::numeric_limits<std::uint64_t>::max());
 
   // Before the filter: how many events the range has, and how many of them are behind us.
   [[nodiscard]] std::uint64_t events_in_range() const;

@@ -36,6 +36,7 @@ void add_work(CLI::App& command, Context& context);
 void add_handlers(CLI::App& command, Context& context);
 void add_handlers_try(CLI::App& command, Context& context);
 void add_replay(CLI::App& command, Context& context);
+void add_cursor(CLI::App& command, Context& context);
 void add_inspect(CLI::App& command, Context& context);
 void add_dead(CLI::App& command, Context& context);
 void add_group(CLI::App& command, Context& context);

@@ -45,6 +45,14 @@ GroupPlace find_group(redis::Session& session, const GroupArguments& arguments) 
   return {std::move(topic), std::move(partitions)};
 }
 
+std::string this_process() {
+  std::array<char, 256> host{};
+  if (::gethostname(host.data(), host.size() - 1) != 0) {
+    host[0] = '\0';
+  }
+  return fmt::format("{}:{}", host.data(), ::getpid());
+}
+
 std::string operator_name() {
   std::array<char, 256> host{};
   if (::gethostname(host.data(), host.size() - 1) != 0) {

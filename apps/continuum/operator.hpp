@@ -43,6 +43,8 @@ struct GroupPlace {
 
 // USER@HOST
 [[nodiscard]] std::string operator_name();
+// HOST:PID, for leases.
+[[nodiscard]] std::string this_process();
 // USER@HOST, and why when that was said.
 [[nodiscard]] std::string operator_and_why(const GroupArguments& arguments);
 

@@ -2,20 +2,35 @@
 #include "continuum/replay.hpp"
 
 #include "commands.hpp"
+#include "operator.hpp"
 #include "options.hpp"
 #include "output.hpp"
 #include "replay_counts.hpp"
 #include "replay_player.hpp"
 #include "selectors.hpp"
+#include "signals.hpp"
 
 #include "continuum/error.hpp"
 #include "continuum/names.hpp"
+#include "continuum/replay_cursor.hpp"
 #include "continuum/units.hpp"
 
 #include <CLI/CLI.hpp>
 
+#include <algorithm>
+
 namespace continuum::app {
 namespace {
+
+// How often a cursor is moved: what a run that is killed sends twice.
+constexpr Milliseconds move_every{200};
+
+// What a run does while another one moves the cursor.
+struct IfRunning {
+  enum class Does : std::uint8_t { fail, skip, wait };
+  Does does = Does::fail;
+  Milliseconds patience{0};
+};
 
 struct Options {
   std::string topic;
@@ -29,6 +44,8 @@ struct Options {
   bool fail_if_empty = false;
   bool dry_run = false;
   PlayOptions play;
+  std::optional<std::string> cursor;
+  std::optional<IfRunning> if_running;
   ReplayOptions replay;
 };
 
@@ -43,6 +60,17 @@ EventForm form_of(const Options& options) {
     fail(ErrorKind::usage, "--meta adds to the event: it does not go with --print data");
   }
   return EventForm::data;
+}
+
+IfRunning parse_if_running(const std::string& text) {
+  constexpr std::string_view wait = "wait=";
+  if (text == "fail" || text == "skip") {
+    return {text == "fail" ? IfRunning::Does::fail : IfRunning::Does::skip, {}};
+  }
+  if (text.starts_with(wait)) {
+    return {IfRunning::Does::wait, parse_duration(text.substr(wait.size()))};
+  }
+  fail(ErrorKind::usage, "give fail, skip, or wait=DURATION");
 }
 
 RangeOptions::By parse_by(const std::string& text) {
@@ -123,7 +151,8 @@ Played count_events(const Context& context, const Options& options, Player& play
   return played;
 }
 
-Played print_events(EventForm form, Player& player) {
+// `flushed` is told when all that was given is out.
+Played print_events(EventForm form, Player& player, const std::function<void()>& flushed) {
   Output out;
   std::string text;
   const auto give = [&](const EventRun& run) {
@@ -135,27 +164,150 @@ Played print_events(EventForm form, Player& player) {
       out.write(text);
     }
   };
-  return player.play({give, [&] { out.flush(); }});
+  return player.play({give, [&] {
+                        out.flush();
+                        flushed();
+                      }});
 }
 
-int replay(const Context& context, Options options) {
-  const EventForm form = form_of(options);
-  take_selectors(options);
-  options.play.by = options.replay.range.by;
-  options.play.events_max = options.replay.events_max;
-  options.play.progress = progress_of(context, options);
-  const auto session = connect(context, redis::Needs::Access::read);
-  resolve(options.time, *session, options.replay.range);
-  const Topic topic = load_topic(*session, options.topic);
-  Replay replay(*session, topic, options.replay);
-  Player player(replay, options.play);
-  const Played played = options.dry_run ? count_events(context, options, player) : print_events(form, player);
+// --- the cursor
+
+// The selectors as the options that give them, in one order: what a cursor is a cursor of.
+std::string selection_of(const Options& options) {
+  std::string text;
+  const auto add = [&](std::string_view name, std::string_view value) {
+    text += fmt::format("{}{} {}", text.empty() ? "" : " ", name, value);
+  };
+  const auto add_sorted = [&](std::string_view name, std::vector<std::string> values) {
+    std::sort(values.begin(), values.end());
+    values.erase(std::unique(values.begin(), values.end()), values.end());
+    for (const std::string& value : values) {
+      add(name, value);
+    }
+  };
+  if (options.time.since && options.time.since->is != Moment::Is::start) {
+    add("--since", text_of(*options.time.since));
+  }
+  if (options.time.until && options.time.until->is != Moment::Is::end) {
+    add("--until", text_of(*options.time.until));
+  }
+  if (!text.empty() && !options.replay.range.times_bound()) {
+    add("--by", "event-time");
+  }
+  if (options.from_offset) {
+    add("--from-offset", fmt::to_string(*options.from_offset));
+  }
+  if (options.to_offset) {
+    add("--to-offset", fmt::to_string(*options.to_offset));
+  }
+  std::vector<Partition> partitions = options.replay.partitions;
+  std::sort(partitions.begin(), partitions.end());
+  partitions.erase(std::unique(partitions.begin(), partitions.end()), partitions.end());
+  if (!partitions.empty()) {
+    add("--partition", fmt::format("{}", fmt::join(partitions, ",")));
+  }
+  if (options.replay.filter.key) {
+    add("--key", *options.replay.filter.key);
+  }
+  add_sorted("--type", options.replay.filter.types);
+  add_sorted("--where", options.where);
+  return text.empty() ? "all events" : text;
+}
+
+// What the cursor has passed was passed by the times of that moment.
+void require_fixed_times(const Options& options) {
+  const auto moves = [](const std::optional<Moment>& moment) {
+    return moment && (moment->is == Moment::Is::ago || moment->is == Moment::Is::end);
+  };
+  const bool until_moves = moves(options.time.until) && options.time.until->is == Moment::Is::ago;
+  if (!options.replay.range.times_bound() && (moves(options.time.since) || until_moves)) {
+    fail(ErrorKind::usage,
+         "a cursor by event-time needs times that stay the same from run to run, such as 2024-05-01");
+  }
+}
+
+Milliseconds patience_of(const Options& options) {
+  return options.if_running ? options.if_running->patience : Milliseconds(0);
+}
+
+int leave_to(const Context& context, const Options& options, std::string_view holder) {
+  const std::string text = fmt::format("topic {}: another run moves the cursor {}: {}", options.topic,
+                                       *options.cursor, printable(holder));
+  if (options.if_running && options.if_running->does == IfRunning::Does::skip) {
+    say_more(context, text);
+    return 0;
+  }
+  throw Error(ErrorKind::fenced, text);
+}
+
+// --- a run
+
+int finish(const Context& context, const Options& options, const Replay& replay, const Player& player,
+           Played played) {
   summarize(context, options, replay, player, played);
+  if (played == Played::stopped) {
+    throw Error(ErrorKind::interrupted, "interrupted: run it again to go on where it stopped");
+  }
   if (options.fail_if_empty && player.given() == 0) {
-    say(context, fmt::format("topic {}: no event in the range matches", topic.name));
+    say(context, fmt::format("topic {}: no event in the range matches", options.topic));
     return static_cast<int>(ErrorKind::partial);
   }
   return 0;
+}
+
+int replay_once(const Context& context, const Options& options, redis::Session& session, const Topic& topic) {
+  Replay replay(session, topic, options.replay);
+  Player player(replay, options.play);
+  const Played played = options.dry_run ? count_events(context, options, player)
+                                        : print_events(form_of(options), player, [] {});
+  return finish(context, options, replay, player, played);
+}
+
+int replay_by_cursor(const Context& context, Options options, redis::Session& session, const Topic& topic) {
+  ReplayCursor cursor(session, topic, {*options.cursor, selection_of(options), this_process()});
+  if (const auto holder = cursor.take(patience_of(options))) {
+    return leave_to(context, options, *holder);
+  }
+  options.replay.range.resume = cursor.state().at;
+  Replay replay(session, topic, options.replay);
+  // Times such as 2h are those of the first run.
+  cursor.advance(replay.resume_at(), 0);
+  cursor.keep(connect(context, redis::Needs::Access::write));
+  options.play.flush_every = move_every;
+  options.play.stop = stop_descriptor();
+  Player player(replay, options.play);
+  const Played played = print_events(form_of(options), player, [&] {
+    cursor.require_ours();
+    cursor.advance(replay.resume_at(), player.given());
+  });
+  cursor.release();
+  return finish(context, options, replay, player, played);
+}
+
+int replay(const Context& context, Options options) {
+  (void)form_of(options);
+  take_selectors(options);
+  if (options.if_running && !options.cursor) {
+    fail(ErrorKind::usage, "--if-running is about a cursor: give --cursor NAME");
+  }
+  options.play.by = options.replay.range.by;
+  options.play.events_max = options.replay.events_max;
+  options.play.progress = progress_of(context, options);
+  const bool moves_cursor = options.cursor && !options.dry_run;
+  const auto session =
+      connect(context, moves_cursor ? redis::Needs::Access::write : redis::Needs::Access::read);
+  resolve(options.time, *session, options.replay.range);
+  const Topic topic = load_topic(*session, options.topic);
+  if (options.cursor) {
+    require_fixed_times(options);
+  }
+  if (moves_cursor) {
+    return replay_by_cursor(context, std::move(options), *session, topic);
+  }
+  if (options.cursor) {
+    options.replay.range.resume = place_of_cursor(*session, topic, *options.cursor, selection_of(options));
+  }
+  return replay_once(context, options, *session, topic);
 }
 
 }  // namespace
@@ -190,6 +342,14 @@ void add_replay(CLI::App& command, Context& context) {
   add_flag(command, "--dry-run", options->dry_run, "only count: events of each partition and type");
   add_text(command, "--print", "WHAT", options->print, "event (the line as it was stored) or data");
   add_flag(command, "--meta", options->meta, "add \"partition\" and \"offset\" to each event");
+  add_parsed(command, "--cursor", "NAME", "the next run with this name goes on where this one ends",
+             [options](const std::string& text) {
+               require_name("cursor", text);
+               options->cursor = text;
+             });
+  add_parsed(command, "--if-running", "WHAT",
+             "while another run moves the cursor: fail (exit 5, default), skip (exit 0), wait=DURATION",
+             [options](const std::string& text) { options->if_running = parse_if_running(text); });
   add_flag(command, "--fail-if-empty", options->fail_if_empty, "exit 1 when no event matches");
   command.add_option(
       "RANGE", options->time_range,

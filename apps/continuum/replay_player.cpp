@@ -5,6 +5,8 @@
 #include "continuum/error.hpp"
 #include "continuum/event.hpp"
 
+#include <poll.h>
+
 #include <algorithm>
 #include <thread>
 
@@ -13,6 +15,16 @@ namespace continuum::app {
 namespace {
 
 constexpr std::chrono::milliseconds redraw_every{200};
+constexpr std::chrono::milliseconds look_every{10};
+
+// Whether there is something to read, at once or within that time.
+bool is_readable(int fd, std::chrono::nanoseconds within) {
+  pollfd poll{fd, POLLIN, 0};
+  const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(within);
+  const timespec time{seconds.count(), (within - seconds).count()};
+  // poll() leaves out a negative descriptor, and only waits.
+  return ::ppoll(&poll, 1, &time, nullptr) > 0;
+}
 
 }  // namespace
 
@@ -22,6 +34,8 @@ std::string_view word_of(Played played) {
       return "max-events";
     case Played::time_max:
       return "max-time";
+    case Played::stopped:
+      return "stopped";
     case Played::all:
       break;
   }
@@ -61,14 +75,15 @@ Played Player::give_all(const Hooks& hooks) {
   const bool one_by_one = options_.pace.speed && options_.by == RangeOptions::By::event_time;
   const std::uint64_t at_once = one_by_one ? 1 : pace_.events_at_once();
   while (const auto run = replay_.next(at_once)) {
-    if (time_is_over()) {
-      return Played::time_max;
-    }
-    if (const auto then = due(*run); then > Clock::now()) {
+    const auto then = due(*run);
+    const auto now = Clock::now();
+    if (then > now || (options_.flush_every && now - flushed_ >= *options_.flush_every)) {
       hooks.flush();
-      if (!wait_until(then)) {
-        return Played::time_max;
-      }
+      flushed_ = now;
+    }
+    wait_until(then);
+    if (const auto over = is_over()) {
+      return *over;
     }
     hooks.give(*run);
     given_ += run->events;
@@ -86,12 +101,27 @@ Player::Clock::time_point Player::due(const EventRun& run) {
   return pace_.due(Clock::now(), time_of(run, raw_time, options_.by), run.events);
 }
 
-bool Player::wait_until(Clock::time_point due) {
-  for (auto now = Clock::now(); now < due && !time_is_over(); now = Clock::now()) {
-    std::this_thread::sleep_until(std::min({due, deadline_.value_or(due), now + redraw_every}));
+void Player::wait_until(Clock::time_point due) {
+  for (auto now = Clock::now(); now < due && !is_over(); now = Clock::now()) {
+    const auto until = std::min({due, deadline_.value_or(due), now + redraw_every});
+    stopped_ = is_readable(options_.stop, std::max(until - now, Clock::duration::zero()));
     progress_.update(replay_.events_passed(), given_);
   }
-  return !time_is_over();
+}
+
+std::optional<Played> Player::is_over() {
+  if (!deadline_ && options_.stop < 0) {
+    return std::nullopt;
+  }
+  const auto now = Clock::now();
+  if (now - looked_ >= look_every) {
+    looked_ = now;
+    stopped_ = stopped_ || (options_.stop >= 0 && is_readable(options_.stop, {}));
+  }
+  if (stopped_) {
+    return Played::stopped;
+  }
+  return deadline_ && now >= *deadline_ ? std::optional(Played::time_max) : std::nullopt;
 }
 
 }  // namespace continuum::app

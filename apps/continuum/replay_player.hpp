@@ -20,10 +20,12 @@ struct PlayOptions {
   std::optional<Milliseconds> time_max;
   std::optional<std::uint64_t> events_max;  // that the replay ends after
   Progress::Show progress = Progress::Show::never;
+  std::optional<Milliseconds> flush_every;
+  int stop = -1;  // readable: end when everything that was given is flushed. Not owned
 };
 
 // Why a replay is over.
-enum class Played : std::uint8_t { all, events_max, time_max };
+enum class Played : std::uint8_t { all, events_max, time_max, stopped };
 [[nodiscard]] std::string_view word_of(Played played);
 
 class Player {
@@ -33,7 +35,9 @@ class Player {
 
   struct Hooks {
     std::function<void(const EventRun&)> give;
-    std::function<void()> flush;  // before pauses and at the end, also at one by an error
+    // Before pauses, at the end, also at one by an error, and as often as the options say. All that was given
+    // is before replay.resume_at() then, and nothing else.
+    std::function<void()> flush;
   };
   Played play(const Hooks& hooks);
 
@@ -45,15 +49,18 @@ class Player {
 
   Played give_all(const Hooks& hooks);
   [[nodiscard]] Clock::time_point due(const EventRun& run);
-  // False when the time is over before then.
-  [[nodiscard]] bool wait_until(Clock::time_point due);
-  [[nodiscard]] bool time_is_over() const { return deadline_ && Clock::now() >= *deadline_; }
+  // Less when it is over before.
+  void wait_until(Clock::time_point due);
+  [[nodiscard]] std::optional<Played> is_over();
 
   Replay& replay_;
   const PlayOptions options_;
   Pace pace_;
   const Clock::time_point started_ = Clock::now();
   std::optional<Clock::time_point> deadline_;
+  Clock::time_point flushed_ = started_;
+  Clock::time_point looked_{};  // whether we are to stop
+  bool stopped_ = false;
   std::uint64_t given_ = 0;
   Progress progress_;
 };

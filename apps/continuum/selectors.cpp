@@ -5,6 +5,8 @@
 #include "continuum/units.hpp"
 
 #include <algorithm>
+#include <array>
+#include <utility>
 
 namespace continuum::app {
 
@@ -77,6 +79,28 @@ Moment parse_moment(const std::string& text) {
          "not a time; give 2024-05-01T12:00:00Z, 2024-05-01, milliseconds since 1970, how long ago, such as "
          "2h, or start or end");
   }
+}
+
+std::string text_of(const Moment& moment) {
+  switch (moment.is) {
+    case Moment::Is::start:
+      return "start";
+    case Moment::Is::end:
+      return "end";
+    case Moment::Is::time:
+      return format_time(moment.time);
+    case Moment::Is::ago:
+      break;
+  }
+  constexpr std::array<std::pair<std::int64_t, std::string_view>, 4> units{
+      {{86'400'000, "d"}, {3'600'000, "h"}, {60'000, "m"}, {1'000, "s"}}};
+  const std::int64_t ms = moment.ago.count();
+  for (const auto& [length, unit] : units) {
+    if (ms % length == 0) {
+      return fmt::format("{}{}", ms / length, unit);
+    }
+  }
+  return fmt::format("{}ms", ms);
 }
 
 TimeRange parse_time_range(const std::string& text) {

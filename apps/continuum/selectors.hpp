@@ -36,6 +36,9 @@ struct TimeRange {
   std::optional<Moment> since;
   std::optional<Moment> until;
 };
+// As an option takes it; the same text for the same moment.
+[[nodiscard]] std::string text_of(const Moment& moment);
+
 // @FROM:TO, each a moment or nothing. Throws Error{usage}.
 [[nodiscard]] TimeRange parse_time_range(const std::string& text);
 

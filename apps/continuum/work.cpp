@@ -2,6 +2,7 @@
 #include "continuum/worker.hpp"
 
 #include "commands.hpp"
+#include "operator.hpp"
 #include "options.hpp"
 #include "output.hpp"
 #include "selectors.hpp"
@@ -104,19 +105,11 @@ Printing parse_printing(const std::string& text) {
   fail(ErrorKind::usage, "give event (whole events) or data (only what was published)");
 }
 
-std::string this_worker() {
-  std::array<char, 256> host{};
-  if (::gethostname(host.data(), host.size() - 1) != 0) {
-    host[0] = '\0';
-  }
-  return fmt::format("{}:{}", host.data(), ::getpid());
-}
-
 void complete(Arguments& args, const Context& context) {
   auto& work = args.work;
   work.ending = args.drain ? Ending::drained : Ending::never;
   work.standby = args.no_wait ? Standby::refuse : Standby::wait;
-  work.who = this_worker();
+  work.who = this_process();
   work.say = [&context](const std::string& text) { say(context, text); };
   const auto variable = [](const char* name) {
     const char* const value = std::getenv(name);

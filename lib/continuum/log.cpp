@@ -108,6 +108,10 @@ std::string members_key(std::string_view topic, std::string_view group) {
   return fmt::format("continuum:{{{}}}:members:{}", topic, group);
 }
 
+std::string replay_cursor_key(std::string_view topic, std::string_view cursor) {
+  return fmt::format("continuum:{{{}}}:cursor:{}", topic, cursor);
+}
+
 std::string log_key(std::string_view topic, Partition partition) {
   return partition_key(topic, partition, "log");
 }

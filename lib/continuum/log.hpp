@@ -21,6 +21,7 @@ namespace continuum {
 [[nodiscard]] std::string topic_key(std::string_view topic);
 [[nodiscard]] std::string audit_key(std::string_view topic);
 [[nodiscard]] std::string members_key(std::string_view topic, std::string_view group);
+[[nodiscard]] std::string replay_cursor_key(std::string_view topic, std::string_view cursor);
 [[nodiscard]] std::string log_key(std::string_view topic, Partition partition);
 [[nodiscard]] std::string meta_key(std::string_view topic, Partition partition);
 [[nodiscard]] std::string producer_key(std::string_view topic, Partition partition,

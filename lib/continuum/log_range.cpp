@@ -54,7 +54,9 @@ class RangeFinder {
   }
 
  private:
-  [[nodiscard]] bool since_bounds() const { return options_.since && options_.times_bound(); }
+  [[nodiscard]] bool since_bounds() const {
+    return options_.since && options_.times_bound() && !options_.resume;
+  }
   [[nodiscard]] bool until_bounds() const { return options_.until && options_.times_bound(); }
 
   LogRange range_of(Partition partition, redis::Reply answers) const {
@@ -67,8 +69,11 @@ class RangeFinder {
     range.first = "-";
     range.last = range.log_last = ends.last_id;
     range.end = range.log_next = ends.state.next;
+    range.generation = ends.state.generation;
     std::size_t answer = 2;
-    if (since_bounds()) {
+    if (options_.resume) {
+      go_on(range, ends);
+    } else if (since_bounds()) {
       begin_at_time(range, ends, answers[answer++]);
     } else if (options_.from) {
       begin_at_offset(range, ends);
@@ -85,7 +90,10 @@ class RangeFinder {
     if (until_bounds()) {
       end_at_time(range, answers[answer]);
     }
-    if (range.from > range.end && !options_.from) {
+    if (options_.resume) {
+      // The end in time may have been passed long ago.
+      range.end = std::max(range.end, range.from);
+    } else if (range.from > range.end && !options_.from) {
       fail(ErrorKind::loss, "{}: offset {} comes after offset {}: the log holds events twice",
            place(topic_.name, partition), range.end, range.from.value - 1);
     }
@@ -131,6 +139,32 @@ class RangeFinder {
            place(topic_.name, range.partition), range.from, to.value - 1, how_to_read_on(ends));
     }
     range.first = entry_near(range, ends);
+  }
+
+  void go_on(LogRange& range, const LogEnds& ends) const {
+    const auto known = options_.resume->places.find(range.partition);
+    const bool is_known = known != options_.resume->places.end();
+    if (is_known) {
+      range.from = known->second.offset;
+    } else {
+      range.from = ends.state.born > options_.resume->generation ? Offset(0) : ends.first();
+    }
+    if (range.from > ends.state.next) {
+      fail(
+          ErrorKind::loss,
+          "{}: the cursor stands at offset {}, and the log ends at offset {}: was the server restored from a "
+          "copy, or did it fail over and lose events?",
+          place(topic_.name, range.partition), range.from, ends.state.next);
+    }
+    if (range.from < ends.first()) {
+      fail(ErrorKind::loss, "{}: offsets {} to {} are no longer kept, and the cursor had not passed them. {}",
+           place(topic_.name, range.partition), range.from, ends.first().value - 1, how_to_read_on(ends));
+    }
+    if (range.from == ends.state.next || range.from == ends.first()) {
+      return;
+    }
+    const bool has_entry = is_known && known->second.entry != EntryId();
+    range.first = has_entry ? "(" + known->second.entry.text() : entry_near(range, ends);
   }
 
   void end_at_time(LogRange& range, redis::Reply after) const {

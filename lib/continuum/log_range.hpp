@@ -1,17 +1,26 @@
 // Where in each partition's log a range of times or offsets begins and ends, as the logs stand now.
 #pragma once
 
+#include "continuum/lease.hpp"
 #include "continuum/log.hpp"
 #include "continuum/redis.hpp"
 #include "continuum/topic.hpp"
 #include "continuum/types.hpp"
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
 
 namespace continuum {
+
+// Where a reader goes on that was here before.
+struct ResumeAt {
+  std::map<Partition, Cursor> places;
+  // Of the topic then. Partitions without a place that were born later are read from their first event on.
+  Generation generation;
+};
 
 // Half-open: from the first on, up to but without the second.
 struct RangeOptions {
@@ -23,6 +32,7 @@ struct RangeOptions {
   std::optional<Offset> from;  // offsets are counted in each partition, and do not go together with times
   std::optional<Offset> to;
   By by = By::append_time;
+  std::optional<ResumeAt> resume = {};  // the range begins there, whatever it began with once
 
   // Whether the times bound the log.
   [[nodiscard]] bool times_bound() const { return by == By::append_time; }
@@ -40,9 +50,10 @@ struct LogRange {
   // Bounds for XRANGE, of entries.
   std::string first;
   EntryId last;
-  // The end of the whole log.
+  // The end of the whole log, and the generation that its next event would have.
   EntryId log_last;
   Offset log_next;
+  Generation generation;
 
   [[nodiscard]] std::uint64_t events() const { return stop > from ? stop - from : 0; }
 };

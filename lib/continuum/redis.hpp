@@ -60,8 +60,11 @@ enum class Script : std::uint8_t {
   seal,
   activate,
   join,
+  take_cursor,
+  move_cursor,
+  forget_cursor,
 };
-inline constexpr std::size_t script_count = 18;
+inline constexpr std::size_t script_count = 21;
 
 // One or more commands that are sent together and answered together.
 class Request {

@@ -42,6 +42,8 @@ struct Source {
   std::size_t count = 1;
   std::size_t entry_bytes = 0;  // mean of the last answer
   bool drained = false;
+  EntryId entry_id;  // of the entry that was read last, and of the one before it
+  EntryId entry_id_before;
   std::uint64_t time = 0;  // of the latest entry: an order by time must never step back within a partition
 
   [[nodiscard]] bool has_entry() const { return at < entries.size(); }
@@ -82,7 +84,26 @@ struct Replay::Impl {
       if (!source.drained) {
         waiting.push_back(&source);
       }
+      if (options.range.resume && options.range.resume->places.contains(source.range.partition)) {
+        source.entry_id = options.range.resume->places.at(source.range.partition).entry;
+      }
+      generation_max = std::min(generation_max, complete_until(source.range));
     }
+  }
+
+  // The last generation of which events may be read: the logs were not all seen at one moment, and of the one
+  // that this partition is in there may have come more, which is before those of the next.
+  [[nodiscard]] Generation complete_until(const LogRange& range) const {
+    for (const auto& [generation, description] : topic.rings) {
+      if (generation < range.generation || generation > topic.active) {
+        continue;
+      }
+      if (std::any_of(description.members.begin(), description.members.end(),
+                      [&](const auto& member) { return member.partition == range.partition; })) {
+        return generation;
+      }
+    }
+    return std::max(topic.active, range.generation);
   }
 
   static EventFilter::Options filter_of(const ReplayOptions& options) {
@@ -169,6 +190,10 @@ struct Replay::Impl {
     }
     std::pop_heap(ready.begin(), ready.end(), comes_later);
     Source* const source = ready.back();
+    if (source->entry().generation > generation_max) {
+      ready.clear();
+      return nullptr;
+    }
     ready.pop_back();
     return source;
   }
@@ -223,11 +248,14 @@ struct Replay::Impl {
       if (wanted) {
         decode_entry(decoder, entry, topic.name, source->range.partition, lines);
         run = {source->range.partition, entry.generation, entry.id, entry.first, entry.events, lines};
+        run_source = source;
         cut(from, to);
       }
       passed += from < to ? to - from : 0;
       source->time = std::max(source->time, entry.id.milliseconds);
       source->expected = entry.next();
+      source->entry_id_before = source->entry_id;
+      source->entry_id = entry.id;
       ++source->at;
       put_back(*source);
       if (wanted) {
@@ -301,6 +329,7 @@ struct Replay::Impl {
   }
 
   std::optional<EventRun> next(std::uint64_t events_max) {
+    given.reset();
     const std::uint64_t left =
         options.events_max.value_or(std::numeric_limits<std::uint64_t>::max()) - matched;
     events_max = std::min(events_max, left);
@@ -312,6 +341,7 @@ struct Replay::Impl {
         const EventRun out = matching_run(events_max);
         if (out.events > 0) {
           matched += out.events;
+          given = out.first;
           return out;
         }
       }
@@ -319,6 +349,17 @@ struct Replay::Impl {
         return std::nullopt;
       }
     }
+  }
+
+  [[nodiscard]] Cursor place_of(const Source& source) const {
+    if (&source == run_source && (given || run.events > 0)) {
+      return {given.value_or(run.first), source.entry_id_before};
+    }
+    const LogRange& range = source.range;
+    if (source.expected && *source.expected > range.stop) {
+      return {std::max(range.from, range.stop), source.entry_id_before};
+    }
+    return {std::max(range.from, source.expected.value_or(range.from)), source.entry_id};
   }
 
   redis::Session& session;
@@ -332,6 +373,9 @@ struct Replay::Impl {
   std::size_t bytes_per_source = 0;
   std::string lines;  // of the present entry
   EventRun run;       // what is left of it
+  const Source* run_source = nullptr;
+  std::optional<Offset> given;  // the first of the events that next() returned last
+  Generation generation_max{std::numeric_limits<Generation::rep>::max()};
   std::uint64_t in_range = 0;
   std::uint64_t passed = 0;
   std::uint64_t matched = 0;
@@ -364,6 +408,15 @@ std::vector<LogPlace> Replay::ends() const {
     out.push_back({source.range.partition, source.range.log_last, source.range.log_next});
   }
   return out;
+}
+
+ResumeAt Replay::resume_at() const {
+  ResumeAt at;
+  at.generation = impl_->topic.active;
+  for (const Source& source : impl_->sources) {
+    at.places[source.range.partition] = impl_->place_of(source);
+  }
+  return at;
 }
 
 void append_events(std::string& out, const EventRun& run, EventForm form) {

@@ -1,8 +1,9 @@
 // Reading a topic's logs back: chosen events, in append order across partitions.
 //
-// A replay ends at the end that every log had at its start. Order: (generation, time of the entry, partition,
-// offset), which keeps the order of every key, also over a resize. What should be there and is not (a gap, a
-// damaged frame, a range that is no longer kept) throws Error{loss} with the range.
+// A replay ends at the end that every log had at its start, or a little before it when the topic was resized
+// just then: no event of a key comes before one that is older. Order: (generation, time of the entry,
+// partition, offset), which keeps the order of every key, also over a resize. What should be there and is not
+// (a gap, a damaged frame, a range that is no longer kept) throws Error{loss} with the range.
 #pragma once
 
 #include "continuum/event_filter.hpp"
@@ -65,6 +66,9 @@ class Replay {
   // What came out of next().
   [[nodiscard]] std::uint64_t events_matched() const;
   [[nodiscard]] std::vector<LogPlace> ends() const;
+  // Where a later replay goes on (RangeOptions::resume): before the events that next() returned last, or
+  // behind all when it returned none.
+  [[nodiscard]] ResumeAt resume_at() const;
 
  private:
   struct Impl;

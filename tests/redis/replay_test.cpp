@@ -317,6 +317,118 @@ TEST_CASE("a range of the events' own times is taken out of the whole log") {
   CHECK(replayed(*session, data.topic(), options).empty());
 }
 
+TEST_CASE("a replay that is taken up where another one stopped gives every event once") {
+  const RedisServer server;
+  const auto session = server.session();
+  LogData data(*session, 2);
+  for (int i = 0; i < 6; ++i) {
+    data.append(static_cast<std::uint32_t>(i) % 2, many_events(fmt::format("e{}-", i), 7),
+                i % 3 == 0 ? Frames::automatic : Frames::plain);
+    pass_a_millisecond(data);
+  }
+  for (const bool filtered : {false, true}) {
+    ReplayOptions options;
+    if (filtered) {
+      options.filter.where = {Where::parse("/partitionkey=k3"), Where::parse("/specversion=1.0")};
+    }
+    const std::string all = replayed(*session, data.topic(), options);
+    for (std::uint64_t stop = 0; stop < 43; ++stop) {
+      CAPTURE(stop);
+      std::string out;
+      ReplayOptions first = options;
+      first.events_max = stop;
+      Replay before(*session, data.topic(), first);
+      while (const auto run = before.next(3)) {
+        append_events(out, *run, EventForm::stored);
+      }
+      ReplayOptions rest = options;
+      rest.range.resume = before.resume_at();
+      out += replayed(*session, data.topic(), rest);
+      CHECK(out == all);
+    }
+  }
+}
+
+TEST_CASE("what next() has returned last is not passed yet") {
+  const RedisServer server;
+  const auto session = server.session();
+  LogData data(*session, 1);
+  data.append(0, many_events("a", 4));
+  data.append(0, many_events("b", 4));
+  Replay replay(*session, data.topic(), {});
+  CHECK(replay.resume_at().places.at(Partition(0)).offset == Offset(0));
+  for (const std::uint64_t passed : {0U, 3U, 4U, 7U}) {
+    REQUIRE(replay.next(3));
+    CHECK(replay.resume_at().places.at(Partition(0)).offset == Offset(passed));
+  }
+  REQUIRE_FALSE(replay.next(3));
+  CHECK(replay.resume_at().places.at(Partition(0)).offset == Offset(8));
+}
+
+TEST_CASE("taken up again, a replay begins with what was stored since, also in partitions that are new") {
+  const RedisServer server;
+  const auto session = server.session();
+  LogData data(*session, 1);
+  ReplayOptions options;
+  data.append(0, {event_line("1", "k")});
+  Replay first(*session, data.topic(), {});
+  while (first.next()) {
+  }
+  options.range.resume = first.resume_at();
+  CHECK(replayed(*session, data.topic(), options).empty());
+  data.append(0, {event_line("2", "k")});
+  data.seal(0, 2, "old");
+  data.seal(1, 2, "new");
+  data.topic().active = Generation(2);
+  data.topic().rings.emplace(Generation(2), RingDescription::uniform(2));
+  data.append(1, {event_line("3", "k")}, Frames::plain, 2);
+  CHECK(replayed(*session, data.topic(), options) == lines_of({event_line("2", "k"), event_line("3", "k")}));
+}
+
+TEST_CASE("taken up again, what is not there any more is loss") {
+  const RedisServer server;
+  const auto session = server.session();
+  LogData data(*session, 1);
+  data.append(0, many_events("a", 5));
+  ReplayOptions options;
+  options.range.resume = ResumeAt{{{Partition(0), Cursor{Offset(3), EntryId()}}}, Generation(1)};
+  CHECK(replayed(*session, data.topic(), options) ==
+        lines_of({many_events("a", 5)[3], many_events("a", 5)[4]}));
+  data.append(0, many_events("b", 5));
+  data.command("XTRIM", data.log(0), "MAXLEN", 1);
+  data.command("HSET", data.meta(0), "trimmed", 1);
+  check_contains(loss_of(*session, data.topic(), options), "offsets 3 to 4 are no longer kept");
+  options.range.resume->places[Partition(0)].offset = Offset(5);
+  CHECK(replayed(*session, data.topic(), options) == lines_of(many_events("b", 5)));
+  options.range.resume->places[Partition(0)].offset = Offset(11);
+  check_contains(loss_of(*session, data.topic(), options), "the log ends at offset 10");
+}
+
+TEST_CASE("no event of a generation comes while an older one may still grow") {
+  const RedisServer server;
+  const auto session = server.session();
+  LogData data(*session, 2);
+  data.append(0, {event_line("old0", "k")});
+  data.seal(0, 2, "old");
+  data.append(0, {event_line("new0", "k")}, Frames::plain, 2);
+  data.topic().active = Generation(2);
+  data.topic().rings.emplace(Generation(2), RingDescription::uniform(2));
+  // Partition 1 was seen before its seal: it may have got more since.
+  data.append(1, {event_line("old1", "k")});
+  Replay replay(*session, data.topic(), {});
+  std::string out;
+  while (const auto run = replay.next()) {
+    append_events(out, *run, EventForm::stored);
+  }
+  CHECK(out == lines_of({event_line("old0", "k"), event_line("old1", "k")}));
+  ReplayOptions options;
+  options.range.resume = replay.resume_at();
+  data.append(1, {event_line("late1", "k")});
+  data.seal(1, 2, "old");
+  CHECK(replayed(*session, data.topic(), options) ==
+        lines_of({event_line("late1", "k"), event_line("new0", "k")}));
+}
+
 TEST_CASE("place and data are written as asked") {
   const RedisServer server;
   const auto session = server.session();

@@ -1,0 +1,359 @@
+#include "continuum/replay_cursor.hpp"
+
+#include "continuum/error.hpp"
+#include "continuum/log.hpp"
+#include "continuum/names.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <charconv>
+#include <chrono>
+#include <condition_variable>
+#include <mutex>
+#include <random>
+#include <thread>
+
+namespace continuum {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr Milliseconds poll_every{50};
+constexpr int beats_per_lease = 5;
+constexpr std::size_t cursors_asked_at_once = 64;
+constexpr std::string_view place_prefix = "at.";
+
+std::string random_owner() {
+  std::random_device random;
+  std::string owner;
+  for (int i = 0; i < 4; ++i) {
+    owner += fmt::format("{:08x}", static_cast<std::uint32_t>(random()));
+  }
+  return owner;
+}
+
+// One cursor's hash on its way into a state.
+class StateReader {
+ public:
+  StateReader(std::string_view topic, std::string name) : topic_(topic) { state_.name = std::move(name); }
+
+  ReplayCursorState read(redis::Reply fields) {
+    state_.selection = fields.field("selection").value_or("");
+    state_.run = number(fields.field("run").value_or(""));
+    state_.events = number(fields.field("events").value_or("0"));
+    state_.moved =
+        SystemTime(Milliseconds(static_cast<std::int64_t>(number(fields.field("moved").value_or("0")))));
+    state_.owner = fields.field("owner").value_or("");
+    state_.who = fields.field("who").value_or("");
+    if (const auto generation = fields.field("generation")) {
+      state_.at.emplace().generation = Generation(static_cast<Generation::rep>(number(*generation)));
+      for (std::size_t i = 0; i + 1 < fields.size(); i += 2) {
+        if (fields[i].text().starts_with(place_prefix)) {
+          read_place(fields[i].text().substr(place_prefix.size()), fields[i + 1].text());
+        }
+      }
+    }
+    return std::move(state_);
+  }
+
+ private:
+  void read_place(std::string_view partition, std::string_view text) {
+    const std::size_t blank = text.find(' ');
+    const auto entry = EntryId::parse(text.substr(std::min(blank, text.size() - 1) + 1));
+    if (blank == std::string_view::npos || !entry) {
+      damaged(text);
+    }
+    state_.at->places[Partition(static_cast<Partition::rep>(number(partition)))] =
+        Cursor{Offset(number(text.substr(0, blank))), *entry};
+  }
+
+  std::uint64_t number(std::string_view text) const {
+    std::uint64_t value = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (error != std::errc() || end != text.data() + text.size() || value > number_max) {
+      damaged(text);
+    }
+    return value;
+  }
+
+  [[noreturn]] void damaged(std::string_view text) const {
+    fail(ErrorKind::loss,
+         "topic {}: the cursor {} in {} is damaged (\"{}\"): `continuum cursor rm` removes it", topic_,
+         state_.name, replay_cursor_key(topic_, state_.name), printable(text.substr(0, 40)));
+  }
+
+  std::string_view topic_;
+  ReplayCursorState state_;
+};
+
+[[noreturn]] void other_selection(std::string_view topic, std::string_view name, std::string_view selection) {
+  fail(ErrorKind::usage,
+       "topic {}: the cursor {} is of another selection: {}. Use another name, or remove it: `continuum "
+       "cursor "
+       "rm -t {} {}`",
+       topic, name, printable(selection), topic, name);
+}
+
+}  // namespace
+
+std::vector<ReplayCursorState> list_replay_cursors(redis::Session& session, const Topic& topic) {
+  constexpr std::string_view prefix = "cursor:";
+  redis::Request ask;
+  ask.command("HKEYS", topic_key(topic.name));
+  const redis::Replies fields = session.call(std::move(ask));
+  std::vector<std::string> names;
+  for (std::size_t i = 0; i < fields[0].size(); ++i) {
+    if (fields[0][i].text().starts_with(prefix)) {
+      names.emplace_back(fields[0][i].text().substr(prefix.size()));
+    }
+  }
+  std::sort(names.begin(), names.end());
+  std::vector<ReplayCursorState> out;
+  for (std::size_t begin = 0; begin < names.size(); begin += cursors_asked_at_once) {
+    const std::size_t end = std::min(begin + cursors_asked_at_once, names.size());
+    redis::Request request;
+    for (std::size_t i = begin; i < end; ++i) {
+      request.command("HGETALL", replay_cursor_key(topic.name, names[i]));
+    }
+    const redis::Replies replies = session.call(std::move(request));
+    for (std::size_t i = begin; i < end; ++i) {
+      // Removed meanwhile.
+      if (replies[i - begin].size() > 0) {
+        out.push_back(StateReader(topic.name, names[i]).read(replies[i - begin]));
+      }
+    }
+  }
+  return out;
+}
+
+std::optional<ResumeAt> place_of_cursor(redis::Session& session, const Topic& topic, std::string_view name,
+                                        std::string_view selection) {
+  redis::Request request;
+  request.command("HGETALL", replay_cursor_key(topic.name, name));
+  const redis::Replies replies = session.call(std::move(request));
+  if (replies[0].size() == 0) {
+    return std::nullopt;
+  }
+  ReplayCursorState state = StateReader(topic.name, std::string(name)).read(replies[0]);
+  if (state.selection != selection) {
+    other_selection(topic.name, name, state.selection);
+  }
+  return std::move(state.at);
+}
+
+struct ReplayCursor::Impl {
+  Impl(redis::Session& s, const Topic& t, Options o)
+      : session(s),
+        topic(t.name),
+        log_id(t.log_id),
+        options(std::move(o)),
+        key(replay_cursor_key(topic, options.name)),
+        owner(random_owner()) {}
+
+  // The lease of somebody else, and since when nothing was heard of them.
+  struct Watched {
+    std::string fence;
+    std::string beat;
+    Milliseconds ttl{0};
+    Clock::time_point since;
+  };
+
+  std::optional<std::string> take(Milliseconds patience) {
+    const auto until = Clock::now() + patience;
+    std::optional<Watched> watched;
+    bool lives = false;
+    for (;;) {
+      const bool stood_still = watched && Clock::now() - watched->since >= watched->ttl;
+      redis::Request request;
+      request.run(redis::Script::take_cursor, {topic_key(topic), key}, log_id, options.name, owner,
+                  stood_still ? watched->fence : "", stood_still ? watched->beat : "", options.lease.count(),
+                  options.who, options.selection);
+      const redis::Replies replies = session.call(std::move(request));
+      const redis::Reply answer = replies[0];
+      if (answer[0].text() != "HELD") {
+        took(answer);
+        return std::nullopt;
+      }
+      const std::string_view seen_fence = answer[2].text();
+      const std::string_view seen_beat = answer[3].text();
+      if (!watched || watched->fence != seen_fence || watched->beat != seen_beat) {
+        lives = watched.has_value();
+        watched = Watched{std::string(seen_fence), std::string(seen_beat), Milliseconds(answer[4].integer()),
+                          Clock::now()};
+      }
+      if (lives && Clock::now() >= until) {
+        return std::string(answer[5].text());
+      }
+      std::this_thread::sleep_for(poll_every);
+    }
+  }
+
+  void took(redis::Reply answer) {
+    const std::string_view code = answer[0].text();
+    if (code == "OK") {
+      fence = answer[1].number();
+      state = StateReader(topic, options.name).read(answer[2]);
+      return;
+    }
+    if (code == "OTHER") {
+      other_selection(topic, options.name, answer[1].text());
+    }
+    if (code == "NOCURSOR") {
+      fail(ErrorKind::usage, "topic {} has no cursor {}; `continuum cursor ls -t {}` shows those it has",
+           topic, options.name, topic);
+    }
+    if (code == "NOLOG") {
+      fail(ErrorKind::loss, "topic {} is gone, or is another one: was it dropped just now?", topic);
+    }
+    fail(ErrorKind::server,
+         "the server answered \"{}\" to take_cursor, which this version does not understand",
+         printable(code.substr(0, 40)));
+  }
+
+  [[noreturn]] void fail_fenced() const {
+    fail(ErrorKind::fenced,
+         "topic {}: another run has taken the cursor {} over, or it was removed: this one stops", topic,
+         options.name);
+  }
+
+  // --- the keeping thread
+
+  void keep_alive() {
+    const auto every = options.lease / beats_per_lease;
+    std::unique_lock lock(mutex);
+    while (!ending.wait_for(lock, every, [this] { return ends; })) {
+      lock.unlock();
+      try {
+        redis::Request request;
+        request.run(redis::Script::move_cursor, {key}, *fence);
+        if (keeper->call(std::move(request))[0][0].text() != "OK") {
+          lost = true;
+        }
+      } catch (const Error&) {
+        // The next step of the main thread says what is wrong with the server, or finds that it is well
+        // again.
+      }
+      lock.lock();
+    }
+  }
+
+  void stop_keeping() {
+    if (!thread.joinable()) {
+      return;
+    }
+    {
+      const std::lock_guard lock(mutex);
+      ends = true;
+    }
+    ending.notify_one();
+    thread.join();
+  }
+
+  void call_fenced(redis::Request request) {
+    const redis::Replies replies = session.call(std::move(request));
+    if (replies[0][0].text() != "OK") {
+      lost = true;
+      fail_fenced();
+    }
+  }
+
+  redis::Session& session;
+  const std::string topic;
+  const std::string log_id;
+  const Options options;
+  const std::string key;
+  const std::string owner;
+  std::optional<std::uint64_t> fence;  // while we have the lease
+  ReplayCursorState state;
+  std::map<Partition, Cursor> stored;
+
+  std::unique_ptr<redis::Session> keeper;
+  std::thread thread;
+  std::mutex mutex;
+  std::condition_variable ending;
+  bool ends = false;
+  std::atomic<bool> lost = false;
+};
+
+ReplayCursor::ReplayCursor(redis::Session& session, const Topic& topic, Options options)
+    : impl_(std::make_unique<Impl>(session, topic, std::move(options))) {
+  if (impl_->options.selection.size() > selection_bytes_max) {
+    fail(ErrorKind::usage, "the selectors of a cursor are {} bytes long: at most {} are remembered",
+         impl_->options.selection.size(), selection_bytes_max);
+  }
+}
+
+ReplayCursor::~ReplayCursor() {
+  try {
+    release();
+  } catch (...) {
+    // It runs out by itself.
+  }
+}
+
+std::optional<std::string> ReplayCursor::take(Milliseconds patience) {
+  return impl_->take(patience);
+}
+
+const ReplayCursorState& ReplayCursor::state() const {
+  return impl_->state;
+}
+
+void ReplayCursor::keep(std::unique_ptr<redis::Session> connection) {
+  impl_->keeper = std::move(connection);
+  impl_->thread = std::thread([this] { impl_->keep_alive(); });
+}
+
+void ReplayCursor::require_ours() const {
+  if (impl_->lost) {
+    impl_->fail_fenced();
+  }
+}
+
+void ReplayCursor::advance(const ResumeAt& at, std::uint64_t events) {
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  std::vector<std::string> values{
+      std::to_string(*impl_->fence),
+      "events",
+      std::to_string(impl_->state.events + events),
+      "moved",
+      std::to_string(std::chrono::duration_cast<Milliseconds>(now).count()),
+      "generation",
+      std::to_string(at.generation.value),
+  };
+  for (const auto& [partition, place] : at.places) {
+    const auto [stored, is_new] = impl_->stored.try_emplace(partition, place);
+    if (!is_new && stored->second.offset == place.offset) {
+      continue;
+    }
+    stored->second = place;
+    values.push_back(fmt::format("{}{}", place_prefix, partition));
+    values.push_back(fmt::format("{} {}", place.offset, place.entry.text()));
+  }
+  const std::vector<std::string_view> views(values.begin(), values.end());
+  redis::Request request;
+  request.script(redis::Script::move_cursor, {impl_->key}, views);
+  impl_->call_fenced(std::move(request));
+}
+
+void ReplayCursor::forget() {
+  impl_->stop_keeping();
+  redis::Request request;
+  request.run(redis::Script::forget_cursor, {topic_key(impl_->topic), impl_->key}, *impl_->fence,
+              impl_->options.name);
+  impl_->call_fenced(std::move(request));
+  impl_->fence.reset();
+}
+
+void ReplayCursor::release() {
+  impl_->stop_keeping();
+  if (impl_->fence && !impl_->lost) {
+    redis::Request request;
+    request_release(request, impl_->key, Fence(*impl_->fence));
+    (void)impl_->session.call(std::move(request));
+  }
+  impl_->fence.reset();
+}
+
+}  // namespace continuum

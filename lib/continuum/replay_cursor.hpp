@@ -1,0 +1,81 @@
+// Cursors of replays: where in each partition the next run goes on, and the lease by which one run at a time
+// moves them. Kept in Redis, in slot {TOPIC} (docs/formats.md: cursor).
+#pragma once
+
+#include "continuum/lease.hpp"
+#include "continuum/log_range.hpp"
+#include "continuum/redis.hpp"
+#include "continuum/topic.hpp"
+#include "continuum/types.hpp"
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace continuum {
+
+struct ReplayCursorState {
+  std::string name;
+  std::string selection;     // what it is a cursor of, as the options that say so
+  std::uint64_t run = 0;     // microseconds since 1970 when it was created; no two have the same
+  std::uint64_t events = 0;  // that its runs sent on
+  SystemTime moved{};        // by the clock of the one who did; 1970: never
+  std::string owner;         // random, per process; empty: nobody
+  std::string who;           // the owner for people
+  // Where it goes on. Nothing until the first run has got somewhere.
+  std::optional<ResumeAt> at;
+};
+
+// By name. Throws Error{loss} for one that is damaged.
+[[nodiscard]] std::vector<ReplayCursorState> list_replay_cursors(redis::Session& session, const Topic& topic);
+
+// Where the cursor stands, without taking it: nothing when there is none yet, or it has not got anywhere.
+// Throws Error{usage} when it is of another selection.
+[[nodiscard]] std::optional<ResumeAt> place_of_cursor(redis::Session& session, const Topic& topic,
+                                                      std::string_view name, std::string_view selection);
+
+class ReplayCursor {
+ public:
+  struct Options {
+    std::string name;
+    std::string selection;  // at most selection_bytes_max; empty: whatever it is, but it has to be there
+    std::string who;
+    Milliseconds lease{5'000};
+  };
+  static constexpr std::size_t selection_bytes_max = 16 << 10;
+
+  // Nothing is taken yet. `session` must outlive it.
+  ReplayCursor(redis::Session& session, const Topic& topic, Options options);
+  ~ReplayCursor();  // gives the lease back
+  ReplayCursor(const ReplayCursor&) = delete;
+  ReplayCursor& operator=(const ReplayCursor&) = delete;
+
+  // Takes the lease; of one who lives only if it is given back within `patience`. One who may be dead is
+  // watched for as long as its lease lasts. Returns who has it, or nothing when it is ours. Throws
+  // Error{usage} for a cursor of another selection, or none where there has to be one.
+  [[nodiscard]] std::optional<std::string> take(Milliseconds patience);
+  // Of when it was taken.
+  [[nodiscard]] const ReplayCursorState& state() const;
+
+  // From here on a thread keeps the lease over a connection of its own, however long the target takes.
+  void keep(std::unique_ptr<redis::Session> connection);
+  // Throws Error{fenced} once somebody else has the lease.
+  void require_ours() const;
+
+  // Everything before these places was accepted: `events` by this run. Places only ever grow, and partitions
+  // that are not among them stay where they are. Throws Error{fenced}.
+  void advance(const ResumeAt& at, std::uint64_t events);
+  // The next run begins anew. Gives the lease back, too. Throws Error{fenced}.
+  void forget();
+  void release();
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace continuum

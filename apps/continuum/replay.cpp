@@ -1,4 +1,4 @@
-// continuum replay: stored events again, in append order, on stdout.
+// continuum replay: stored events again, in append order, on stdout or in another topic.
 #include "continuum/replay.hpp"
 
 #include "commands.hpp"
@@ -7,10 +7,12 @@
 #include "output.hpp"
 #include "replay_counts.hpp"
 #include "replay_player.hpp"
+#include "replay_targets.hpp"
 #include "selectors.hpp"
 #include "signals.hpp"
 
 #include "continuum/error.hpp"
+#include "continuum/event.hpp"
 #include "continuum/names.hpp"
 #include "continuum/replay_cursor.hpp"
 #include "continuum/units.hpp"
@@ -24,6 +26,7 @@ namespace {
 
 // How often a cursor is moved: what a run that is killed sends twice.
 constexpr Milliseconds move_every{200};
+constexpr Milliseconds lease_min{100};
 
 // What a run does while another one moves the cursor.
 struct IfRunning {
@@ -46,6 +49,9 @@ struct Options {
   PlayOptions play;
   std::optional<std::string> cursor;
   std::optional<IfRunning> if_running;
+  Milliseconds lease{5'000};
+  TargetOptions target;
+  bool create = false;
   ReplayOptions replay;
 };
 
@@ -108,24 +114,41 @@ void take_selectors(Options& options) {
   }
 }
 
+void require_one_target(const Options& options) {
+  const TargetOptions& target = options.target;
+  if (!target.to && (!target.to_redis.empty() || target.missing == MissingTopic::create)) {
+    fail(ErrorKind::usage, "--to-redis and --create are about the topic of --to: give --to TOPIC");
+  }
+  if (target.to_redis.empty() && !target.to_password_file.empty()) {
+    fail(ErrorKind::usage, "--to-password-file is about the server of --to-redis");
+  }
+  if (target.to && (options.print || options.meta)) {
+    fail(ErrorKind::usage, "--print and --meta are about what is printed: they do not go with --to");
+  }
+}
+
+bool prints_events(const Options& options) {
+  return options.target.is_stdout() && !options.dry_run;
+}
+
 // Nobody watches a bar between the events on their own terminal.
 Progress::Show progress_of(const Context& context, const Options& options) {
-  const bool shows = !context.quiet && (options.dry_run || !is_terminal(Stream::out));
+  const bool shows = !context.quiet && (!prints_events(options) || !is_terminal(Stream::out));
   return shows ? Progress::Show::automatic : Progress::Show::never;
 }
 
 // One line, or one JSON object, for those who want to know.
 void summarize(const Context& context, const Options& options, const Replay& replay, const Player& player,
-               Played played) {
+               const Target* target, Played played) {
   if (context.json) {
-    const std::string summary = JsonObject()
-                                    .add("events", player.given())
-                                    .add("in_range", replay.events_in_range())
-                                    .add("ended", word_of(played))
-                                    .add("seconds", player.seconds())
-                                    .text();
-    const std::string line = JsonObject().add_raw("summary", summary).text();
-    if (options.dry_run) {
+    JsonObject summary;
+    summary.add("events", player.given()).add("in_range", replay.events_in_range());
+    if (target != nullptr) {
+      target->describe(summary);
+    }
+    summary.add("ended", word_of(played)).add("seconds", player.seconds());
+    const std::string line = JsonObject().add_raw("summary", summary.text()).text();
+    if (!prints_events(options)) {
       Output out;
       out.line(line).flush();
     } else if (!context.quiet) {
@@ -136,9 +159,10 @@ void summarize(const Context& context, const Options& options, const Replay& rep
   }
   const bool watched = progress_of(context, options) == Progress::Show::automatic && is_terminal(Stream::err);
   if (context.verbose || watched) {
-    say(context, fmt::format("{} {} of {} events in {:.1f} s{}", options.dry_run ? "counted" : "replayed",
+    say(context, fmt::format("{} {} of {} events in {:.1f} s{}{}", options.dry_run ? "counted" : "replayed",
                              format_count(player.given()), format_count(replay.events_in_range()),
-                             player.seconds(), played == Played::time_max ? ": the time was over" : ""));
+                             player.seconds(), target != nullptr ? target->text() : "",
+                             played == Played::time_max ? "; the time was over" : ""));
   }
 }
 
@@ -151,29 +175,25 @@ Played count_events(const Context& context, const Options& options, Player& play
   return played;
 }
 
-// `flushed` is told when all that was given is out.
-Played print_events(EventForm form, Player& player, const std::function<void()>& flushed) {
-  Output out;
-  std::string text;
-  const auto give = [&](const EventRun& run) {
-    if (form == EventForm::stored) {
-      out.write(run.lines);
-    } else {
-      text.clear();
-      append_events(text, run, form);
-      out.write(text);
-    }
-  };
-  return player.play({give, [&] {
-                        out.flush();
+// `flushed` is told when the target has accepted all that was given.
+Played play(Player& player, Target& target, const std::function<void()>& flushed) {
+  return player.play({[&](const EventRun& run) { target.give(run); },
+                      [&] {
+                        target.flush();
                         flushed();
                       }});
 }
 
 // --- the cursor
 
+enum class SelectionOf : std::uint8_t {
+  cursor,
+  copy,  // less what only ends it, and partitions: each has a producer of its own
+};
+
 // The selectors as the options that give them, in one order: what a cursor is a cursor of.
-std::string selection_of(const Options& options) {
+std::string selection_of(const Options& options, SelectionOf what) {
+  const bool by_event = !options.replay.range.times_bound();
   std::string text;
   const auto add = [&](std::string_view name, std::string_view value) {
     text += fmt::format("{}{} {}", text.empty() ? "" : " ", name, value);
@@ -188,22 +208,23 @@ std::string selection_of(const Options& options) {
   if (options.time.since && options.time.since->is != Moment::Is::start) {
     add("--since", text_of(*options.time.since));
   }
-  if (options.time.until && options.time.until->is != Moment::Is::end) {
+  if (options.time.until && options.time.until->is != Moment::Is::end &&
+      (what == SelectionOf::cursor || by_event)) {
     add("--until", text_of(*options.time.until));
   }
-  if (!text.empty() && !options.replay.range.times_bound()) {
+  if (!text.empty() && by_event) {
     add("--by", "event-time");
   }
   if (options.from_offset) {
     add("--from-offset", fmt::to_string(*options.from_offset));
   }
-  if (options.to_offset) {
+  if (options.to_offset && what == SelectionOf::cursor) {
     add("--to-offset", fmt::to_string(*options.to_offset));
   }
   std::vector<Partition> partitions = options.replay.partitions;
   std::sort(partitions.begin(), partitions.end());
   partitions.erase(std::unique(partitions.begin(), partitions.end()), partitions.end());
-  if (!partitions.empty()) {
+  if (!partitions.empty() && what == SelectionOf::cursor) {
     add("--partition", fmt::format("{}", fmt::join(partitions, ",")));
   }
   if (options.replay.filter.key) {
@@ -214,15 +235,26 @@ std::string selection_of(const Options& options) {
   return text.empty() ? "all events" : text;
 }
 
-// What the cursor has passed was passed by the times of that moment.
+// What a run has passed or stored was chosen by the times of that moment.
 void require_fixed_times(const Options& options) {
-  const auto moves = [](const std::optional<Moment>& moment) {
-    return moment && (moment->is == Moment::Is::ago || moment->is == Moment::Is::end);
-  };
-  const bool until_moves = moves(options.time.until) && options.time.until->is == Moment::Is::ago;
-  if (!options.replay.range.times_bound() && (moves(options.time.since) || until_moves)) {
+  if (!options.cursor && options.target.is_stdout()) {
+    return;
+  }
+  const bool by_event = !options.replay.range.times_bound();
+  const auto& [since, until] = options.time;
+  const bool since_moves = since && (since->is == Moment::Is::ago || since->is == Moment::Is::end);
+  const bool until_moves = until && until->is == Moment::Is::ago;
+  if (by_event && (since_moves || until_moves)) {
     fail(ErrorKind::usage,
-         "a cursor by event-time needs times that stay the same from run to run, such as 2024-05-01");
+         "{} by event-time needs times that stay the same from run to run, such as 2024-05-01",
+         options.cursor ? "a cursor" : "--to");
+  }
+  if (since_moves && !options.cursor) {
+    fail(
+        ErrorKind::usage,
+        "run again, {} would begin elsewhere, and --to could not tell what is stored: give a time that stays "
+        "(now it is --since {}), or --cursor NAME",
+        text_of(*since), format_time(*options.replay.range.since));
   }
 }
 
@@ -243,8 +275,8 @@ int leave_to(const Context& context, const Options& options, std::string_view ho
 // --- a run
 
 int finish(const Context& context, const Options& options, const Replay& replay, const Player& player,
-           Played played) {
-  summarize(context, options, replay, player, played);
+           const Target* target, Played played) {
+  summarize(context, options, replay, player, target, played);
   if (played == Played::stopped) {
     throw Error(ErrorKind::interrupted, "interrupted: run it again to go on where it stopped");
   }
@@ -258,13 +290,19 @@ int finish(const Context& context, const Options& options, const Replay& replay,
 int replay_once(const Context& context, const Options& options, redis::Session& session, const Topic& topic) {
   Replay replay(session, topic, options.replay);
   Player player(replay, options.play);
-  const Played played = options.dry_run ? count_events(context, options, player)
-                                        : print_events(form_of(options), player, [] {});
-  return finish(context, options, replay, player, played);
+  if (options.dry_run) {
+    const Played played = count_events(context, options, player);
+    return finish(context, options, replay, player, nullptr, played);
+  }
+  const auto target = make_target(context, options.target, topic, selection_of(options, SelectionOf::copy));
+  const Played played = play(player, *target, [] {});
+  return finish(context, options, replay, player, target.get(), played);
 }
 
 int replay_by_cursor(const Context& context, Options options, redis::Session& session, const Topic& topic) {
-  ReplayCursor cursor(session, topic, {*options.cursor, selection_of(options), this_process()});
+  ReplayCursor cursor(
+      session, topic,
+      {*options.cursor, selection_of(options, SelectionOf::cursor), this_process(), options.lease});
   if (const auto holder = cursor.take(patience_of(options))) {
     return leave_to(context, options, *holder);
   }
@@ -272,21 +310,25 @@ int replay_by_cursor(const Context& context, Options options, redis::Session& se
   Replay replay(session, topic, options.replay);
   // Times such as 2h are those of the first run.
   cursor.advance(replay.resume_at(), 0);
+  const auto target = make_target(context, options.target, topic,
+                                  fmt::format("cursor {} {}", *options.cursor, cursor.state().run));
   cursor.keep(connect(context, redis::Needs::Access::write));
   options.play.flush_every = move_every;
   options.play.stop = stop_descriptor();
   Player player(replay, options.play);
-  const Played played = print_events(form_of(options), player, [&] {
+  const Played played = play(player, *target, [&] {
     cursor.require_ours();
     cursor.advance(replay.resume_at(), player.given());
   });
   cursor.release();
-  return finish(context, options, replay, player, played);
+  return finish(context, options, replay, player, target.get(), played);
 }
 
 int replay(const Context& context, Options options) {
-  (void)form_of(options);
+  options.target.form = form_of(options);
+  options.target.missing = options.create ? MissingTopic::create : MissingTopic::refuse;
   take_selectors(options);
+  require_one_target(options);
   if (options.if_running && !options.cursor) {
     fail(ErrorKind::usage, "--if-running is about a cursor: give --cursor NAME");
   }
@@ -298,14 +340,13 @@ int replay(const Context& context, Options options) {
       connect(context, moves_cursor ? redis::Needs::Access::write : redis::Needs::Access::read);
   resolve(options.time, *session, options.replay.range);
   const Topic topic = load_topic(*session, options.topic);
-  if (options.cursor) {
-    require_fixed_times(options);
-  }
+  require_fixed_times(options);
   if (moves_cursor) {
     return replay_by_cursor(context, std::move(options), *session, topic);
   }
   if (options.cursor) {
-    options.replay.range.resume = place_of_cursor(*session, topic, *options.cursor, selection_of(options));
+    options.replay.range.resume =
+        place_of_cursor(*session, topic, *options.cursor, selection_of(options, SelectionOf::cursor));
   }
   return replay_once(context, options, *session, topic);
 }
@@ -341,6 +382,21 @@ void add_replay(CLI::App& command, Context& context) {
              [options](const std::string& text) { options->play.pace.speed = parse_speed(text); });
   add_flag(command, "--dry-run", options->dry_run, "only count: events of each partition and type");
   add_text(command, "--print", "WHAT", options->print, "event (the line as it was stored) or data");
+  add_parsed(command, "--to", "TOPIC", "store the events in this topic, each once however often it is run",
+             [options](const std::string& text) {
+               require_name("topic", text);
+               options->target.to = text;
+             });
+  add_parsed(command, "--to-redis", "URL", "that topic is on another server",
+             [options](const std::string& text) {
+               if (!text.starts_with("local:")) {
+                 (void)redis::Address::parse(text);
+               }
+               options->target.to_redis = text;
+             });
+  add_text(command, "--to-password-file", "FILE", options->target.to_password_file,
+           "holds that server's password");
+  add_flag(command, "--create", options->create, "create the topic of --to if it does not exist");
   add_flag(command, "--meta", options->meta, "add \"partition\" and \"offset\" to each event");
   add_parsed(command, "--cursor", "NAME", "the next run with this name goes on where this one ends",
              [options](const std::string& text) {
@@ -350,6 +406,13 @@ void add_replay(CLI::App& command, Context& context) {
   add_parsed(command, "--if-running", "WHAT",
              "while another run moves the cursor: fail (exit 5, default), skip (exit 0), wait=DURATION",
              [options](const std::string& text) { options->if_running = parse_if_running(text); });
+  add_parsed(command, "--lease", "DURATION", "how long a run that was killed keeps the cursor (5s)",
+             [options](const std::string& text) {
+               options->lease = parse_duration(text);
+               if (options->lease < lease_min) {
+                 fail(ErrorKind::usage, "must be at least {}", format_duration(lease_min));
+               }
+             });
   add_flag(command, "--fail-if-empty", options->fail_if_empty, "exit 1 when no event matches");
   command.add_option(
       "RANGE", options->time_range,

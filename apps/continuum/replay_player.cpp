@@ -53,17 +53,10 @@ Player::Player(Replay& replay, const PlayOptions& options)
 }
 
 Played Player::play(const Hooks& hooks) {
-  try {
-    const Played played = give_all(hooks);
-    progress_.clear();
-    hooks.flush();
-    return played;
-  } catch (const Error&) {
-    // What came before the damage is whole, and was asked for.
-    progress_.clear();
-    hooks.flush();
-    throw;
-  }
+  const Played played = give_all(hooks);
+  progress_.clear();
+  hooks.flush();
+  return played;
 }
 
 double Player::seconds() const {
@@ -74,8 +67,8 @@ Played Player::give_all(const Hooks& hooks) {
   // By their own times each event has another.
   const bool one_by_one = options_.pace.speed && options_.by == RangeOptions::By::event_time;
   const std::uint64_t at_once = one_by_one ? 1 : pace_.events_at_once();
-  while (const auto run = replay_.next(at_once)) {
-    const auto then = due(*run);
+  while (const auto upcoming = look_ahead(hooks, at_once)) {
+    const auto& [run, then] = *upcoming;
     const auto now = Clock::now();
     if (then > now || (options_.flush_every && now - flushed_ >= *options_.flush_every)) {
       hooks.flush();
@@ -85,11 +78,23 @@ Played Player::give_all(const Hooks& hooks) {
     if (const auto over = is_over()) {
       return *over;
     }
-    hooks.give(*run);
-    given_ += run->events;
+    hooks.give(run);
+    given_ += run.events;
     progress_.update(replay_.events_passed(), given_);
   }
   return given_ == options_.events_max ? Played::events_max : Played::all;
+}
+
+std::optional<Player::Upcoming> Player::look_ahead(const Hooks& hooks, std::uint64_t events_max) {
+  try {
+    const auto run = replay_.next(events_max);
+    return run ? std::optional(Upcoming{*run, due(*run)}) : std::nullopt;
+  } catch (const Error&) {
+    // What came before the damage is whole, and was asked for.
+    progress_.clear();
+    hooks.flush();
+    throw;
+  }
 }
 
 Player::Clock::time_point Player::due(const EventRun& run) {

@@ -35,8 +35,9 @@ class Player {
 
   struct Hooks {
     std::function<void(const EventRun&)> give;
-    // Before pauses, at the end, also at one by an error, and as often as the options say. All that was given
-    // is before replay.resume_at() then, and nothing else.
+    // Before pauses, at the end, also at one by damage in the log, and as often as the options say. All that
+    // was given is before replay.resume_at() then, and nothing else. Never again after a hook has thrown:
+    // what became of the events is not known then.
     std::function<void()> flush;
   };
   Played play(const Hooks& hooks);
@@ -47,7 +48,14 @@ class Player {
  private:
   using Clock = Pace::Clock;
 
+  struct Upcoming {
+    EventRun run;
+    Clock::time_point due;
+  };
+
   Played give_all(const Hooks& hooks);
+  // Flushes when there is damage instead of events.
+  [[nodiscard]] std::optional<Upcoming> look_ahead(const Hooks& hooks, std::uint64_t events_max);
   [[nodiscard]] Clock::time_point due(const EventRun& run);
   // Less when it is over before.
   void wait_until(Clock::time_point due);

@@ -230,8 +230,11 @@ struct TopicCopy::Impl {
     return request;
   }
 
-  // Takes away what is stored. False when the target has to be asked where it stands.
+  // Takes away what is stored, also when some of it is refused. False when the target has to be asked where
+  // it stands.
   bool acknowledged(const redis::Replies& replies, const std::vector<Sent>& sent) {
+    const Sent* refused = nullptr;
+    std::string refusal;
     bool all = true;
     for (std::size_t i = 0; i < sent.size(); ++i) {
       const std::string_view code = replies[i][0].text();
@@ -250,14 +253,16 @@ struct TopicCopy::Impl {
         told = std::max(told, Generation(static_cast<Generation::rep>(replies[i][1].number())));
       } else if (code == "GAP" || code == "UNKNOWN") {
         // Below what was confirmed: begin_again() finds that.
-      } else {
-        refuse(code, sent[i].to);
+      } else if (refused == nullptr) {
+        refused = &sent[i];
+        refusal = code;
       }
     }
-    if (all) {
-      for (const Sent& one : sent) {
-        one.lane->unflushed.clear();
-      }
+    for (const Sent& one : sent) {
+      std::erase_if(one.lane->unflushed, [](const Batch& batch) { return batch.positions.empty(); });
+    }
+    if (refused != nullptr) {
+      refuse(refusal, refused->to);
     }
     return all;
   }

@@ -191,6 +191,26 @@ TEST_CASE("a topic is not copied to itself, nor an event that its target does no
   }
 }
 
+TEST_CASE("a target of which one partition refuses keeps what the others have stored, and goes on refusing") {
+  const RedisServer server;
+  const auto session = server.session();
+  LogData data(*session, 2);
+  fill(data, 2, 100);
+  make_target(*session);
+  Replay replay(*session, data.topic(), {});
+  TopicCopy refused(*session, load_topic(*session, "copy"), data.topic(), "all");
+  while (const auto run = replay.next()) {
+    refused.give(*run);
+  }
+  data.command("DEL", meta_key("copy", Partition(1)));
+  CHECK_THROWS_AS(refused.flush(), Error);
+  const std::uint64_t stored = refused.stored();
+  CHECK(stored > 0);
+  CHECK(stored < 100);
+  CHECK_THROWS_AS(refused.flush(), Error);
+  CHECK(refused.stored() == stored);
+}
+
 TEST_CASE("events that the target has lost are found, not stored behind a gap") {
   const RedisServer server;
   const auto session = server.session();

@@ -175,15 +175,6 @@ Played count_events(const Context& context, const Options& options, Player& play
   return played;
 }
 
-// `flushed` is told when the target has accepted all that was given.
-Played play(Player& player, Target& target, const std::function<void()>& flushed) {
-  return player.play({[&](const EventRun& run) { target.give(run); },
-                      [&] {
-                        target.flush();
-                        flushed();
-                      }});
-}
-
 // --- the cursor
 
 enum class SelectionOf : std::uint8_t {
@@ -295,7 +286,8 @@ int replay_once(const Context& context, const Options& options, redis::Session& 
     return finish(context, options, replay, player, nullptr, played);
   }
   const auto target = make_target(context, options.target, topic, selection_of(options, SelectionOf::copy));
-  const Played played = play(player, *target, [] {});
+  const Played played =
+      player.play({[&](const EventRun& run) { target->give(run); }, [&] { target->flush(); }});
   return finish(context, options, replay, player, target.get(), played);
 }
 
@@ -316,10 +308,16 @@ int replay_by_cursor(const Context& context, Options options, redis::Session& se
   options.play.flush_every = move_every;
   options.play.stop = stop_descriptor();
   Player player(replay, options.play);
-  const Played played = play(player, *target, [&] {
-    cursor.require_ours();
-    cursor.advance(replay.resume_at(), player.given());
-  });
+  // Another run may have sent on what we have, while this process was stopped.
+  const Played played = player.play({[&](const EventRun& run) {
+                                       cursor.require_ours();
+                                       target->give(run);
+                                     },
+                                     [&] {
+                                       cursor.require_ours();
+                                       target->flush();
+                                       cursor.advance(replay.resume_at(), player.given());
+                                     }});
   cursor.release();
   return finish(context, options, replay, player, target.get(), played);
 }

@@ -3,6 +3,7 @@
 #include "continuum/error.hpp"
 #include "continuum/log.hpp"
 #include "continuum/names.hpp"
+#include "continuum/sink.hpp"
 
 #include <algorithm>
 #include <atomic>
@@ -23,6 +24,11 @@ constexpr Milliseconds poll_every{50};
 constexpr int beats_per_lease = 5;
 constexpr std::size_t cursors_asked_at_once = 64;
 constexpr std::string_view place_prefix = "at.";
+
+// What our clock and the server's may disagree on, and what a write takes.
+Milliseconds margin_of(Milliseconds lease) {
+  return std::min(lease / 10, Milliseconds(500));
+}
 
 std::string random_owner() {
   std::random_device random;
@@ -156,7 +162,7 @@ struct ReplayCursor::Impl {
     std::string fence;
     std::string beat;
     Milliseconds ttl{0};
-    Clock::time_point since;
+    BootClock::time_point since;
   };
 
   std::optional<std::string> take(Milliseconds patience) {
@@ -164,7 +170,8 @@ struct ReplayCursor::Impl {
     std::optional<Watched> watched;
     bool lives = false;
     for (;;) {
-      const bool stood_still = watched && Clock::now() - watched->since >= watched->ttl;
+      const auto sent = BootClock::now();
+      const bool stood_still = watched && sent - watched->since >= watched->ttl;
       redis::Request request;
       request.run(redis::Script::take_cursor, {topic_key(topic), key}, log_id, options.name, owner,
                   stood_still ? watched->fence : "", stood_still ? watched->beat : "", options.lease.count(),
@@ -173,6 +180,7 @@ struct ReplayCursor::Impl {
       const redis::Reply answer = replies[0];
       if (answer[0].text() != "HELD") {
         took(answer);
+        extend(sent);
         return std::nullopt;
       }
       const std::string_view seen_fence = answer[2].text();
@@ -180,7 +188,7 @@ struct ReplayCursor::Impl {
       if (!watched || watched->fence != seen_fence || watched->beat != seen_beat) {
         lives = watched.has_value();
         watched = Watched{std::string(seen_fence), std::string(seen_beat), Milliseconds(answer[4].integer()),
-                          Clock::now()};
+                          BootClock::now()};
       }
       if (lives && Clock::now() >= until) {
         return std::string(answer[5].text());
@@ -217,7 +225,24 @@ struct ReplayCursor::Impl {
          options.name);
   }
 
-  // --- the keeping thread
+  // --- the lease
+
+  // Renewed by a request that was sent then.
+  void extend(BootClock::time_point sent) {
+    held_until = (sent + options.lease - margin_of(options.lease)).time_since_epoch().count();
+  }
+
+  void require_ours() {
+    if (lost) {
+      fail_fenced();
+    }
+    // This process may just have been stopped for minutes, and have told nobody yet.
+    if (BootClock::now().time_since_epoch().count() >= held_until) {
+      redis::Request request;
+      request.run(redis::Script::move_cursor, {key}, *fence);
+      call_fenced(std::move(request));
+    }
+  }
 
   void keep_alive() {
     const auto every = options.lease / beats_per_lease;
@@ -225,9 +250,12 @@ struct ReplayCursor::Impl {
     while (!ending.wait_for(lock, every, [this] { return ends; })) {
       lock.unlock();
       try {
+        const auto sent = BootClock::now();
         redis::Request request;
         request.run(redis::Script::move_cursor, {key}, *fence);
-        if (keeper->call(std::move(request))[0][0].text() != "OK") {
+        if (keeper->call(std::move(request))[0][0].text() == "OK") {
+          extend(sent);
+        } else {
           lost = true;
         }
       } catch (const Error&) {
@@ -251,11 +279,13 @@ struct ReplayCursor::Impl {
   }
 
   void call_fenced(redis::Request request) {
+    const auto sent = BootClock::now();
     const redis::Replies replies = session.call(std::move(request));
     if (replies[0][0].text() != "OK") {
       lost = true;
       fail_fenced();
     }
+    extend(sent);
   }
 
   redis::Session& session;
@@ -274,6 +304,7 @@ struct ReplayCursor::Impl {
   std::condition_variable ending;
   bool ends = false;
   std::atomic<bool> lost = false;
+  std::atomic<BootClock::rep> held_until = 0;  // by our own clock
 };
 
 ReplayCursor::ReplayCursor(redis::Session& session, const Topic& topic, Options options)
@@ -305,10 +336,8 @@ void ReplayCursor::keep(std::unique_ptr<redis::Session> connection) {
   impl_->thread = std::thread([this] { impl_->keep_alive(); });
 }
 
-void ReplayCursor::require_ours() const {
-  if (impl_->lost) {
-    impl_->fail_fenced();
-  }
+void ReplayCursor::require_ours() {
+  impl_->require_ours();
 }
 
 void ReplayCursor::advance(const ResumeAt& at, std::uint64_t events) {

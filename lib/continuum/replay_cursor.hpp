@@ -63,8 +63,9 @@ class ReplayCursor {
 
   // From here on a thread keeps the lease over a connection of its own, however long the target takes.
   void keep(std::unique_ptr<redis::Session> connection);
-  // Throws Error{fenced} once somebody else has the lease.
-  void require_ours() const;
+  // To be asked before anything is sent on: cheap, unless the lease has run out by our own clock and has to
+  // be renewed. Throws Error{fenced} once somebody else has it.
+  void require_ours();
 
   // Everything before these places was accepted: `events` by this run. Places only ever grow, and partitions
   // that are not among them stay where they are. Throws Error{fenced}.

@@ -24,6 +24,12 @@ ResumeAt at(std::uint64_t offset) {
   return {{{Partition(0), Cursor{Offset(offset), EntryId{offset, 1}}}}, Generation(1)};
 }
 
+std::string data_of(redis::Session& session, std::string_view field) {
+  redis::Request request;
+  request.command("HGET", replay_cursor_key("t", "nightly"), field);
+  return std::string(session.call(std::move(request))[0].text());
+}
+
 ErrorKind kind_of(const std::function<void()>& what) {
   try {
     what();
@@ -112,6 +118,29 @@ TEST_CASE("the lease of a run that died is taken over when it has run out, and t
   next.advance(at(2), 1);
   CHECK(place_of_cursor(*session, data.topic(), "nightly", "all events")->places.at(Partition(0)).offset ==
         Offset(2));
+}
+
+TEST_CASE(
+    "a run that was stopped for longer than its lease goes on only when nobody has taken the cursor over") {
+  const RedisServer server;
+  const auto session = server.session();
+  const auto other_session = server.session();
+  const LogData data(*session, 1);
+  // Nothing keeps its lease, as while a process is stopped.
+  ReplayCursor stopped(*session, data.topic(), nightly("all events", Milliseconds(1'000)));
+  REQUIRE_FALSE(stopped.take(Milliseconds(0)));
+  const auto beat = [&] { return data_of(*session, "beat"); };
+  const std::string before = beat();
+  stopped.require_ours();
+  CHECK(beat() == before);
+  const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+  while (beat() == before && std::chrono::steady_clock::now() < until) {
+    stopped.require_ours();
+  }
+  CHECK(beat() != before);
+  ReplayCursor next(*other_session, data.topic(), nightly());
+  REQUIRE_FALSE(next.take(Milliseconds(0)));
+  CHECK(kind_of([&] { stopped.require_ours(); }) == ErrorKind::fenced);
 }
 
 TEST_CASE("a cursor that was removed is not moved any more, and the next run begins anew") {

@@ -302,8 +302,9 @@ int replay_by_cursor(const Context& context, Options options, redis::Session& se
   Replay replay(session, topic, options.replay);
   // Times such as 2h are those of the first run.
   cursor.advance(replay.resume_at(), 0);
-  const auto target = make_target(context, options.target, topic,
-                                  fmt::format("cursor {} {}", *options.cursor, cursor.state().run));
+  const auto target =
+      make_target(context, options.target, topic,
+                  fmt::format("cursor {} {}", *options.cursor, cursor.state().run), cursor.state().copied);
   cursor.keep(connect(context, redis::Needs::Access::write));
   options.play.flush_every = move_every;
   options.play.stop = stop_descriptor();
@@ -316,7 +317,7 @@ int replay_by_cursor(const Context& context, Options options, redis::Session& se
                                      [&] {
                                        cursor.require_ours();
                                        target->flush();
-                                       cursor.advance(replay.resume_at(), player.given());
+                                       cursor.advance(replay.resume_at(), player.given(), target->copied());
                                      }});
   cursor.release();
   return finish(context, options, replay, player, target.get(), played);

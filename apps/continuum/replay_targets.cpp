@@ -1,6 +1,5 @@
 #include "replay_targets.hpp"
 
-#include "continuum/topic_copy.hpp"
 #include "continuum/units.hpp"
 
 namespace continuum::app {
@@ -47,16 +46,18 @@ redis::ClientOptions client_of_target() {
 class TopicTarget final : public Target {
  public:
   TopicTarget(const Context& context, const TargetOptions& options, const Topic& source,
-              std::string_view identity)
+              std::string_view identity, const CopiedTo& before)
       : context_(context_of_target(context, options)),
         session_(connect(context_, client_of_target())),
         copy_(*session_, topic_to_write_to(context_, *session_, *options.to, options.missing), source,
               identity) {
     warn_of_loss(context_, *session_);
+    copy_.go_on(before);
   }
 
   void give(const EventRun& run) override { copy_.give(run); }
   void flush() override { copy_.flush(); }
+  [[nodiscard]] const CopiedTo* copied() const override { return &copy_.copied(); }
   void describe(JsonObject& summary) const override {
     summary.add("stored", copy_.stored()).add("duplicates", copy_.duplicates());
   }
@@ -74,9 +75,9 @@ class TopicTarget final : public Target {
 }  // namespace
 
 std::unique_ptr<Target> make_target(const Context& context, const TargetOptions& options, const Topic& source,
-                                    std::string_view identity) {
+                                    std::string_view identity, const CopiedTo& before) {
   if (options.to) {
-    return std::make_unique<TopicTarget>(context, options, source, identity);
+    return std::make_unique<TopicTarget>(context, options, source, identity, before);
   }
   return std::make_unique<StdoutTarget>(options.form);
 }

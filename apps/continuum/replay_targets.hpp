@@ -6,6 +6,7 @@
 
 #include "continuum/replay.hpp"
 #include "continuum/topic.hpp"
+#include "continuum/topic_copy.hpp"
 
 #include <memory>
 #include <optional>
@@ -34,13 +35,17 @@ class Target {
   virtual void give(const EventRun& run) = 0;
   // Everything that was given is accepted.
   virtual void flush() = 0;
+  // What was accepted, where that can be looked at again; null where it cannot.
+  [[nodiscard]] virtual const CopiedTo* copied() const { return nullptr; }
   // What became of the events, for the summary.
   virtual void describe(JsonObject& summary) const { (void)summary; }
   [[nodiscard]] virtual std::string text() const { return {}; }
 };
 
-// `source`: what is replayed; `identity`: which of its events (TopicCopy).
+// `source`: what is replayed; `identity`: which of its events (TopicCopy); `before`: what earlier runs stored
+// that this one goes on from.
 [[nodiscard]] std::unique_ptr<Target> make_target(const Context& context, const TargetOptions& options,
-                                                  const Topic& source, std::string_view identity);
+                                                  const Topic& source, std::string_view identity,
+                                                  const CopiedTo& before = {});
 
 }  // namespace continuum::app

@@ -13,6 +13,7 @@
 #include <mutex>
 #include <random>
 #include <thread>
+#include <utility>
 
 namespace continuum {
 
@@ -24,6 +25,7 @@ constexpr Milliseconds poll_every{50};
 constexpr int beats_per_lease = 5;
 constexpr std::size_t cursors_asked_at_once = 64;
 constexpr std::string_view place_prefix = "at.";
+constexpr std::string_view copied_prefix = "to.";
 
 // What our clock and the server's may disagree on, and what a write takes.
 Milliseconds margin_of(Milliseconds lease) {
@@ -52,11 +54,18 @@ class StateReader {
         SystemTime(Milliseconds(static_cast<std::int64_t>(number(fields.field("moved").value_or("0")))));
     state_.owner = fields.field("owner").value_or("");
     state_.who = fields.field("who").value_or("");
+    if (const auto target = fields.field("target")) {
+      const std::size_t blank = std::min(target->find(' '), target->size());
+      state_.copied.log_id = target->substr(0, blank);
+      state_.copied.topic = target->substr(std::min(blank + 1, target->size()));
+    }
     if (const auto generation = fields.field("generation")) {
       state_.at.emplace().generation = Generation(static_cast<Generation::rep>(number(*generation)));
       for (std::size_t i = 0; i + 1 < fields.size(); i += 2) {
         if (fields[i].text().starts_with(place_prefix)) {
           read_place(fields[i].text().substr(place_prefix.size()), fields[i + 1].text());
+        } else if (fields[i].text().starts_with(copied_prefix)) {
+          read_copied(fields[i].text().substr(copied_prefix.size()), fields[i + 1].text());
         }
       }
     }
@@ -64,14 +73,26 @@ class StateReader {
   }
 
  private:
-  void read_place(std::string_view partition, std::string_view text) {
+  void read_place(std::string_view of, std::string_view text) {
     const std::size_t blank = text.find(' ');
     const auto entry = EntryId::parse(text.substr(std::min(blank, text.size() - 1) + 1));
     if (blank == std::string_view::npos || !entry) {
       damaged(text);
     }
-    state_.at->places[Partition(static_cast<Partition::rep>(number(partition)))] =
-        Cursor{Offset(number(text.substr(0, blank))), *entry};
+    state_.at->places[partition(of)] = Cursor{Offset(number(text.substr(0, blank))), *entry};
+  }
+
+  void read_copied(std::string_view partitions, std::string_view text) {
+    const std::size_t dot = partitions.find('.');
+    if (dot == std::string_view::npos) {
+      damaged(partitions);
+    }
+    state_.copied.positions[{partition(partitions.substr(0, dot)), partition(partitions.substr(dot + 1))}] =
+        Position(number(text));
+  }
+
+  Partition partition(std::string_view text) const {
+    return Partition(static_cast<Partition::rep>(number(text)));
   }
 
   std::uint64_t number(std::string_view text) const {
@@ -278,6 +299,22 @@ struct ReplayCursor::Impl {
     thread.join();
   }
 
+  // What the hash does not have yet.
+  void add_copied(std::vector<std::string>& values, const CopiedTo& copied) {
+    CopiedTo& known = state.copied;
+    if (known.topic != copied.topic || known.log_id != copied.log_id) {
+      known.topic = copied.topic;
+      known.log_id = copied.log_id;
+      values.insert(values.end(), {"target", fmt::format("{} {}", copied.log_id, copied.topic)});
+    }
+    for (const auto& [places, position] : copied.positions) {
+      if (std::exchange(known.positions[places], position) != position) {
+        values.push_back(fmt::format("{}{}.{}", copied_prefix, places.first, places.second));
+        values.push_back(fmt::format("{}", position));
+      }
+    }
+  }
+
   void call_fenced(redis::Request request) {
     const auto sent = BootClock::now();
     const redis::Replies replies = session.call(std::move(request));
@@ -340,7 +377,7 @@ void ReplayCursor::require_ours() {
   impl_->require_ours();
 }
 
-void ReplayCursor::advance(const ResumeAt& at, std::uint64_t events) {
+void ReplayCursor::advance(const ResumeAt& at, std::uint64_t events, const CopiedTo* copied) {
   const auto now = std::chrono::system_clock::now().time_since_epoch();
   std::vector<std::string> values{
       std::to_string(*impl_->fence),
@@ -359,6 +396,9 @@ void ReplayCursor::advance(const ResumeAt& at, std::uint64_t events) {
     stored->second = place;
     values.push_back(fmt::format("{}{}", place_prefix, partition));
     values.push_back(fmt::format("{} {}", place.offset, place.entry.text()));
+  }
+  if (copied != nullptr) {
+    impl_->add_copied(values, *copied);
   }
   const std::vector<std::string_view> views(values.begin(), values.end());
   redis::Request request;

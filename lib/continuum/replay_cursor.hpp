@@ -6,6 +6,7 @@
 #include "continuum/log_range.hpp"
 #include "continuum/redis.hpp"
 #include "continuum/topic.hpp"
+#include "continuum/topic_copy.hpp"
 #include "continuum/types.hpp"
 
 #include <functional>
@@ -28,6 +29,7 @@ struct ReplayCursorState {
   std::string who;           // the owner for people
   // Where it goes on. Nothing until the first run has got somewhere.
   std::optional<ResumeAt> at;
+  CopiedTo copied;  // by its runs, to another topic
 };
 
 // By name. Throws Error{loss} for one that is damaged.
@@ -68,8 +70,9 @@ class ReplayCursor {
   void require_ours();
 
   // Everything before these places was accepted: `events` by this run. Places only ever grow, and partitions
-  // that are not among them stay where they are. Throws Error{fenced}.
-  void advance(const ResumeAt& at, std::uint64_t events);
+  // that are not among them stay where they are. `copied`: what the target has confirmed, when it is a topic;
+  // may be null. Throws Error{fenced}.
+  void advance(const ResumeAt& at, std::uint64_t events, const CopiedTo* copied = nullptr);
   // The next run begins anew. Gives the lease back, too. Throws Error{fenced}.
   void forget();
   void release();

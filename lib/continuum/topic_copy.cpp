@@ -36,14 +36,12 @@ struct Batch {
   std::vector<Position> positions;
 };
 
-// What one partition of the source has in one of the target.
-struct Lane {
-  std::vector<Batch> unflushed;
-  Position flushed;  // its last event, as the target has confirmed it
-};
+// What of one partition of the source goes to one of the target.
+using Lane = std::vector<Batch>;
 
 // One partition of the source.
 struct SourcePartition {
+  Partition partition;
   std::string producer;
   // What the target says that it has: by generation and partition.
   std::map<Generation, std::map<Partition, Position>> stored;
@@ -60,6 +58,8 @@ struct TopicCopy::Impl {
     }
     prefix = fmt::format("~replay/{}/{}", source.name, source.log_id);
     name = fmt::format("{:016x}", XXH3_64bits(id.data(), id.size()));
+    copied.topic = target.name;
+    copied.log_id = target.log_id;
   }
 
   // --- what the target has
@@ -73,6 +73,15 @@ struct TopicCopy::Impl {
       no_log();
     }
     epoch = replies[0][1].number();
+  }
+
+  SourcePartition& source_of(Partition partition) {
+    const auto [at, is_new] = sources.try_emplace(partition);
+    if (is_new) {
+      at->second.partition = partition;
+      open(partition, at->second);
+    }
+    return at->second;
   }
 
   void open(Partition partition, SourcePartition& from) {
@@ -113,11 +122,43 @@ struct TopicCopy::Impl {
     }
   }
 
-  [[nodiscard]] bool is_stored(const SourcePartition& from, std::string_view key, Position position) {
-    return std::any_of(from.stored.begin(), from.stored.end(), [&](const auto& positions) {
-      const auto found = positions.second.find(ring(positions.first).owner(key));
-      return found != positions.second.end() && position <= found->second;
-    });
+  // The partition that has it.
+  [[nodiscard]] std::optional<Partition> stored_in(const SourcePartition& from, std::string_view key,
+                                                   Position position) {
+    for (const auto& [in, positions] : from.stored) {
+      const auto found = positions.find(ring(in).owner(key));
+      if (found != positions.end() && position <= found->second) {
+        return found->first;
+      }
+    }
+    return std::nullopt;
+  }
+
+  void confirmed(const SourcePartition& from, Partition to, Position position) {
+    Position& last = copied.positions[{from.partition, to}];
+    last = std::max(last, position);
+  }
+
+  void go_on(const CopiedTo& before) {
+    if (before.topic.empty()) {
+      return;
+    }
+    if (before.topic != target.name) {
+      fail(ErrorKind::usage,
+           "the runs before this one stored in topic {}, and this one would in {}: use another cursor for "
+           "that",
+           before.topic, target.name);
+    }
+    if (before.log_id != target.log_id) {
+      no_log();
+    }
+    copied = before;
+    for (const auto& [places, position] : before.positions) {
+      (void)source_of(places.first);
+    }
+    for (const auto& [partition, from] : sources) {
+      require_confirmed(from);
+    }
   }
 
   // Throws Error{loss} for a generation that the topic does not describe.
@@ -139,10 +180,7 @@ struct TopicCopy::Impl {
       flush();
       generation = run.generation;
     }
-    const auto [at, is_new] = sources.try_emplace(run.partition);
-    if (is_new) {
-      open(run.partition, at->second);
-    }
+    SourcePartition& from = source_of(run.partition);
     std::string_view rest = run.lines;
     for (Offset offset = run.first; !rest.empty(); ++offset) {
       const std::string_view line = rest.substr(0, rest.find('\n') + 1);
@@ -156,7 +194,7 @@ struct TopicCopy::Impl {
              target.settings.event_bytes_max, target.name);
       }
       // Positions begin at 1.
-      add(at->second, line, Position(offset.value + 1));
+      add(from, line, Position(offset.value + 1));
     }
     if (unflushed_bytes >= unflushed_bytes_max) {
       flush();
@@ -165,17 +203,18 @@ struct TopicCopy::Impl {
 
   void add(SourcePartition& from, std::string_view line, Position position) {
     const std::string_view key = key_of(attributes_of(line.substr(0, line.size() - 1)), scratch);
-    if (is_stored(from, key, position)) {
+    if (const auto in = stored_in(from, key, position)) {
+      confirmed(from, *in, position);
       ++duplicates;
       return;
     }
     Lane& lane = from.lanes[ring(target.active).owner(key)];
     const bool single = target.settings.frames == Frames::single;
-    if (lane.unflushed.empty() || single || lane.unflushed.back().lines.size() >= frame_bytes) {
-      lane.unflushed.emplace_back();
+    if (lane.empty() || single || lane.back().lines.size() >= frame_bytes) {
+      lane.emplace_back();
     }
-    lane.unflushed.back().lines.append(line);
-    lane.unflushed.back().positions.push_back(position);
+    lane.back().lines.append(line);
+    lane.back().positions.push_back(position);
     unflushed_bytes += line.size();
   }
 
@@ -212,8 +251,8 @@ struct TopicCopy::Impl {
     for (auto& [partition, from] : sources) {
       for (auto& [to, lane] : from.lanes) {
         Position before = from.stored[target.active][to];
-        for (std::size_t i = 0; i < lane.unflushed.size(); ++i) {
-          const Batch& batch = lane.unflushed[i];
+        for (std::size_t i = 0; i < lane.size(); ++i) {
+          const Batch& batch = lane[i];
           const auto events = static_cast<std::uint32_t>(batch.positions.size());
           const auto encoded = encoder.encode(batch.lines, events, target.settings.frames);
           request.run(redis::Script::append,
@@ -238,11 +277,11 @@ struct TopicCopy::Impl {
     bool all = true;
     for (std::size_t i = 0; i < sent.size(); ++i) {
       const std::string_view code = replies[i][0].text();
-      Batch& batch = sent[i].lane->unflushed[sent[i].batch];
+      Batch& batch = (*sent[i].lane)[sent[i].batch];
       // A duplicate was stored by ourselves: its answer was lost with a connection.
       if (code == "OK" || code == "DUPLICATE") {
         stored += batch.positions.size();
-        sent[i].lane->flushed = batch.positions.back();
+        confirmed(*sent[i].from, sent[i].to, batch.positions.back());
         sent[i].from->stored[target.active][sent[i].to] = batch.positions.back();
         unflushed_bytes -= batch.lines.size();
         batch = {};
@@ -259,7 +298,7 @@ struct TopicCopy::Impl {
       }
     }
     for (const Sent& one : sent) {
-      std::erase_if(one.lane->unflushed, [](const Batch& batch) { return batch.positions.empty(); });
+      std::erase_if(*one.lane, [](const Batch& batch) { return batch.positions.empty(); });
     }
     if (refused != nullptr) {
       refuse(refusal, refused->to);
@@ -294,7 +333,7 @@ struct TopicCopy::Impl {
       const auto lanes = std::exchange(from.lanes, {});
       std::map<Position, std::string_view> unstored;
       for (const auto& [to, lane] : lanes) {
-        for (const Batch& batch : lane.unflushed) {
+        for (const Batch& batch : lane) {
           std::string_view rest = batch.lines;
           for (const Position position : batch.positions) {
             unstored[position] = rest.substr(0, rest.find('\n') + 1);
@@ -319,17 +358,22 @@ struct TopicCopy::Impl {
   }
 
   void require_confirmed(const SourcePartition& from) const {
-    for (const auto& [to, lane] : from.lanes) {
-      const bool has = std::any_of(from.stored.begin(), from.stored.end(), [&](const auto& positions) {
-        const auto found = positions.second.find(to);
-        return found != positions.second.end() && found->second >= lane.flushed;
-      });
-      if (lane.flushed > Position(0) && !has) {
+    for (auto at = copied.positions.lower_bound({from.partition, Partition(0)});
+         at != copied.positions.end() && at->first.first == from.partition; ++at) {
+      const auto& [places, position] = *at;
+      Position has;
+      for (const auto& [in, positions] : from.stored) {
+        const auto found = positions.find(places.second);
+        has = found == positions.end() ? has : std::max(has, found->second);
+      }
+      if (has < position) {
         fail(ErrorKind::loss,
-             "{} lost events of {}: it had confirmed what comes from offsets up to {} and no longer has it. "
-             "Run "
-             "the same replay again, from its start, to store them again",
-             session.address().text(), place(target.name, to), lane.flushed.value - 1);
+             "{} lost events of {}: it had confirmed what is placed there of {} up to offset {}, and no "
+             "longer "
+             "has what comes from offset {} on. The same replay, run again from its start, stores them again "
+             "(one with a cursor: all of them, once its cursor is removed)",
+             session.address().text(), place(target.name, places.second), place(source_name, places.first),
+             position.value - 1, has.value);
       }
     }
   }
@@ -375,6 +419,7 @@ struct TopicCopy::Impl {
   Generation told;        // of the target
   std::map<Generation, Ring> rings;
   std::map<Partition, SourcePartition> sources;
+  CopiedTo copied;
   FrameEncoder encoder;
   std::string scratch;
   std::size_t unflushed_bytes = 0;
@@ -387,12 +432,20 @@ TopicCopy::TopicCopy(redis::Session& session, Topic target, const Topic& source,
 
 TopicCopy::~TopicCopy() = default;
 
+void TopicCopy::go_on(const CopiedTo& before) {
+  impl_->go_on(before);
+}
+
 void TopicCopy::give(const EventRun& run) {
   impl_->give(run);
 }
 
 void TopicCopy::flush() {
   impl_->flush();
+}
+
+const CopiedTo& TopicCopy::copied() const {
+  return impl_->copied;
 }
 
 std::uint64_t TopicCopy::stored() const {

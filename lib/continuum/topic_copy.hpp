@@ -10,10 +10,21 @@
 #include "continuum/types.hpp"
 
 #include <cstdint>
+#include <map>
 #include <memory>
+#include <string>
 #include <string_view>
+#include <utility>
 
 namespace continuum {
+
+// What a target has confirmed.
+struct CopiedTo {
+  std::string topic;
+  std::string log_id;
+  // By partition of the source and of the target: the last of its events there, as position.
+  std::map<std::pair<Partition, Partition>, Position> positions;
+};
 
 class TopicCopy {
  public:
@@ -25,12 +36,18 @@ class TopicCopy {
   TopicCopy(const TopicCopy&) = delete;
   TopicCopy& operator=(const TopicCopy&) = delete;
 
+  // Before anything is given: throws Error{loss} unless the target still has what it confirmed to earlier
+  // runs of the same replay, and Error{usage} when these stored in another topic.
+  void go_on(const CopiedTo& before);
+
   // In replay order. All of a generation is stored before the next one begins. Throws Error: fenced (another
   // run of the same replay has taken over), loss, usage (an event is too big for the target), server.
   void give(const EventRun& run);
   // All that was given is stored.
   void flush();
 
+  // Of this run, and of the earlier ones that it goes on from.
+  [[nodiscard]] const CopiedTo& copied() const;
   [[nodiscard]] std::uint64_t stored() const;
   [[nodiscard]] std::uint64_t duplicates() const;  // an earlier run has stored them
 

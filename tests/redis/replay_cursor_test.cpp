@@ -164,6 +164,27 @@ TEST_CASE("a cursor that was removed is not moved any more, and the next run beg
   CHECK(cursor.state().run > run);
 }
 
+TEST_CASE("a cursor remembers what its runs have stored in another topic") {
+  const RedisServer server;
+  const auto session = server.session();
+  const LogData data(*session, 1);
+  CopiedTo copied{"copy", "log", {{{Partition(0), Partition(3)}, Position(7)}}};
+  {
+    ReplayCursor cursor(*session, data.topic(), nightly());
+    REQUIRE_FALSE(cursor.take(Milliseconds(0)));
+    CHECK(cursor.state().copied.topic.empty());
+    cursor.advance(at(6), 6, &copied);
+    copied.positions[{Partition(0), Partition(3)}] = Position(9);
+    copied.positions[{Partition(1), Partition(0)}] = Position(1);
+    cursor.advance(at(9), 9, &copied);
+  }
+  ReplayCursor cursor(*session, data.topic(), nightly());
+  REQUIRE_FALSE(cursor.take(Milliseconds(0)));
+  CHECK(cursor.state().copied.topic == "copy");
+  CHECK(cursor.state().copied.log_id == "log");
+  CHECK(cursor.state().copied.positions == copied.positions);
+}
+
 TEST_CASE("a cursor that was changed by hand is reported and not believed") {
   const RedisServer server;
   const auto session = server.session();

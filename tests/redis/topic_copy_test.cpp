@@ -191,6 +191,49 @@ TEST_CASE("a topic is not copied to itself, nor an event that its target does no
   }
 }
 
+TEST_CASE("what earlier runs were told is stored has to be there still") {
+  const RedisServer server;
+  const auto session = server.session();
+  LogData data(*session, 1);
+  fill(data, 1, 20);
+  make_target(*session);
+  const auto copy_and_tell = [&](const CopiedTo& before) {
+    Replay replay(*session, data.topic(), {});
+    TopicCopy copy(*session, load_topic(*session, "copy"), data.topic(), "all");
+    copy.go_on(before);
+    while (const auto run = replay.next()) {
+      copy.give(*run);
+    }
+    copy.flush();
+    return copy.copied();
+  };
+  const auto kind_of_going_on = [&](const CopiedTo& before) {
+    try {
+      (void)copy_and_tell(before);
+    } catch (const Error& error) {
+      return error.kind();
+    }
+    return ErrorKind{0};
+  };
+  const CopiedTo told = copy_and_tell({});
+  CHECK(told.topic == "copy");
+  CHECK_FALSE(told.positions.empty());
+  // Duplicates are what it has, too.
+  CHECK(copy_and_tell({}).positions == told.positions);
+  CHECK(copy_and_tell(told).positions == told.positions);
+  resize_target(*session, 5);
+  CHECK(copy_and_tell(told).positions == told.positions);
+
+  CopiedTo more = told;
+  more.positions.begin()->second = Position(1'000);
+  CHECK(kind_of_going_on(more) == ErrorKind::loss);
+  CopiedTo other = told;
+  other.log_id = "other";
+  CHECK(kind_of_going_on(other) == ErrorKind::loss);
+  other.topic = "other";
+  CHECK(kind_of_going_on(other) == ErrorKind::usage);
+}
+
 TEST_CASE("a target of which one partition refuses keeps what the others have stored, and goes on refusing") {
   const RedisServer server;
   const auto session = server.session();

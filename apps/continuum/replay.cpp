@@ -182,12 +182,28 @@ enum class SelectionOf : std::uint8_t {
   copy,  // less what only ends it, and partitions: each has a producer of its own
 };
 
+// A value as it is, or in quotes: no two lists of options give the same text.
+std::string word_for(std::string_view value) {
+  const auto parts = [](char c) { return static_cast<unsigned char>(c) <= ' ' || c == '"' || c == '\\'; };
+  if (!value.empty() && std::none_of(value.begin(), value.end(), parts)) {
+    return std::string(value);
+  }
+  std::string out = "\"";
+  for (const char c : value) {
+    if (c == '"' || c == '\\') {
+      out += '\\';
+    }
+    out += c;
+  }
+  return out + '"';
+}
+
 // The selectors as the options that give them, in one order: what a cursor is a cursor of.
 std::string selection_of(const Options& options, SelectionOf what) {
   const bool by_event = !options.replay.range.times_bound();
   std::string text;
   const auto add = [&](std::string_view name, std::string_view value) {
-    text += fmt::format("{}{} {}", text.empty() ? "" : " ", name, value);
+    text += fmt::format("{}{} {}", text.empty() ? "" : " ", name, word_for(value));
   };
   const auto add_sorted = [&](std::string_view name, std::vector<std::string> values) {
     std::sort(values.begin(), values.end());

@@ -101,8 +101,10 @@ Player::Clock::time_point Player::due(const EventRun& run) {
   if (!options_.pace.limits()) {
     return {};
   }
+  // The time of a run is that of its first event: by a speed there is only that one.
   const bool by_event = options_.by == RangeOptions::By::event_time;
-  const std::string_view raw_time = by_event ? attributes_of(run.lines).time : std::string_view();
+  const std::string_view first = run.lines.substr(0, run.lines.find('\n'));
+  const std::string_view raw_time = by_event ? attributes_of(first).time : std::string_view();
   return pace_.due(Clock::now(), time_of(run, raw_time, options_.by), run.events);
 }
 

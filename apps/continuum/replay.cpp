@@ -179,7 +179,7 @@ Played count_events(const Context& context, const Options& options, Player& play
 
 enum class SelectionOf : std::uint8_t {
   cursor,
-  copy,  // less what only ends it, and partitions: each has a producer of its own
+  copy,  // less what only ends it
 };
 
 // A value as it is, or in quotes: no two lists of options give the same text.
@@ -231,7 +231,8 @@ std::string selection_of(const Options& options, SelectionOf what) {
   std::vector<Partition> partitions = options.replay.partitions;
   std::sort(partitions.begin(), partitions.end());
   partitions.erase(std::unique(partitions.begin(), partitions.end()), partitions.end());
-  if (!partitions.empty() && what == SelectionOf::cursor) {
+  // For a copy, too: after a resize a key has older events in a partition that was left out.
+  if (!partitions.empty()) {
     add("--partition", fmt::format("{}", fmt::join(partitions, ",")));
   }
   if (options.replay.filter.key) {

@@ -266,6 +266,15 @@ void require_fixed_times(const Options& options) {
   }
 }
 
+// Where a run goes on. A time such as 2h is that of the first run, which has begun there.
+void resume(Options& options, std::optional<ResumeAt> at) {
+  options.replay.range.resume = std::move(at);
+  const bool since_moves = options.time.since && options.time.since->is != Moment::Is::time;
+  if (options.replay.range.resume && since_moves) {
+    options.replay.range.since = std::nullopt;
+  }
+}
+
 Milliseconds patience_of(const Options& options) {
   return options.if_running ? options.if_running->patience : Milliseconds(0);
 }
@@ -315,7 +324,7 @@ int replay_by_cursor(const Context& context, Options options, redis::Session& se
   if (const auto holder = cursor.take(patience_of(options))) {
     return leave_to(context, options, *holder);
   }
-  options.replay.range.resume = cursor.state().at;
+  resume(options, cursor.state().at);
   Replay replay(session, topic, options.replay);
   // Times such as 2h are those of the first run.
   cursor.advance(replay.resume_at(), 0);
@@ -361,8 +370,8 @@ int replay(const Context& context, Options options) {
     return replay_by_cursor(context, std::move(options), *session, topic);
   }
   if (options.cursor) {
-    options.replay.range.resume =
-        place_of_cursor(*session, topic, *options.cursor, selection_of(options, SelectionOf::cursor));
+    resume(options,
+           place_of_cursor(*session, topic, *options.cursor, selection_of(options, SelectionOf::cursor)));
   }
   return replay_once(context, options, *session, topic);
 }

@@ -54,9 +54,7 @@ class RangeFinder {
   }
 
  private:
-  [[nodiscard]] bool since_bounds() const {
-    return options_.since && options_.times_bound() && !options_.resume;
-  }
+  [[nodiscard]] bool since_bounds() const { return options_.since && options_.times_bound(); }
   [[nodiscard]] bool until_bounds() const { return options_.until && options_.times_bound(); }
 
   LogRange range_of(Partition partition, redis::Reply answers) const {
@@ -72,7 +70,9 @@ class RangeFinder {
     range.generation = ends.state.generation;
     std::size_t answer = 2;
     if (options_.resume) {
-      go_on(range, ends);
+      if (!since_bounds() || !begins_later(range, ends, answers[answer++])) {
+        go_on(range, ends);
+      }
     } else if (since_bounds()) {
       begin_at_time(range, ends, answers[answer++]);
     } else if (options_.from) {
@@ -139,6 +139,26 @@ class RangeFinder {
            place(topic_.name, range.partition), range.from, to.value - 1, how_to_read_on(ends));
     }
     range.first = entry_near(range, ends);
+  }
+
+  // A time that had not come when the cursor passed the events before it: what was removed of those is no
+  // loss.
+  [[nodiscard]] bool begins_later(LogRange& range, const LogEnds& ends, redis::Reply before) const {
+    const auto known = options_.resume->places.find(range.partition);
+    const Offset place = known == options_.resume->places.end() ? Offset(0) : known->second.offset;
+    const bool all_before = !ends.oldest && ends.last_id.milliseconds < milliseconds_of(*options_.since);
+    if (place > ends.state.next || (before.size() == 0 && !all_before)) {
+      return false;
+    }
+    const Offset begin =
+        all_before ? ends.state.next : parse_entry(before[0], topic_.name, range.partition).next();
+    if (begin <= place) {
+      return false;
+    }
+    range.first = fmt::format("{}-0", milliseconds_of(*options_.since));
+    range.from = begin;
+    range.expected = begin;
+    return true;
   }
 
   void go_on(LogRange& range, const LogEnds& ends) const {

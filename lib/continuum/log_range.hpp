@@ -32,7 +32,8 @@ struct RangeOptions {
   std::optional<Offset> from;  // offsets are counted in each partition, and do not go together with times
   std::optional<Offset> to;
   By by = By::append_time;
-  std::optional<ResumeAt> resume = {};  // the range begins there, whatever it began with once
+  // The range begins there instead, but not before `since`.
+  std::optional<ResumeAt> resume = {};
 
   // Whether the times bound the log.
   [[nodiscard]] bool times_bound() const { return by == By::append_time; }

@@ -385,6 +385,39 @@ TEST_CASE("taken up again, a replay begins with what was stored since, also in p
   CHECK(replayed(*session, data.topic(), options) == lines_of({event_line("2", "k"), event_line("3", "k")}));
 }
 
+TEST_CASE("taken up again before the time that its range begins at, a replay begins at that time") {
+  const RedisServer server;
+  const auto session = server.session();
+  LogData data(*session, 1);
+  ReplayOptions options;
+  data.append(0, {event_line("1", "k")});
+  options.range.since = time_of(data.append(0, {event_line("2", "k")})) + Milliseconds(100);
+  Replay first(*session, data.topic(), options);
+  REQUIRE_FALSE(first.next());
+  options.range.resume = first.resume_at();
+  SystemTime time;
+  do {
+    time = time_of(data.append(0, {event_line("early", "k")}));
+  } while (time + Milliseconds(20) < *options.range.since);
+  CHECK(replayed(*session, data.topic(), options).empty());
+  do {
+    pass_a_millisecond(data);
+    time = time_of(data.append(0, {event_line("late", "k")}));
+  } while (time < *options.range.since);
+  data.append(0, {event_line("last", "k")});
+  const std::string out = replayed(*session, data.topic(), options);
+  CHECK(out.find("early") == std::string::npos);
+  CHECK(out.ends_with(lines_of({event_line("last", "k")})));
+
+  // What was removed meanwhile was before it.
+  const SystemTime later = time_of(data.append(0, {event_line("4", "k")})) + Milliseconds(3'600'000);
+  options.range.since = later;
+  CHECK(replayed(*session, data.topic(), options).empty());
+  data.command("XTRIM", data.log(0), "MAXLEN", 0);
+  data.command("HSET", data.meta(0), "trimmed", 1);
+  CHECK(replayed(*session, data.topic(), options).empty());
+}
+
 TEST_CASE("taken up again, what is not there any more is loss") {
   const RedisServer server;
   const auto session = server.session();

@@ -113,10 +113,16 @@ class RangeFinder {
     range.expected = range.from;
   }
 
-  // What was removed is older than what is kept, but perhaps not older than the time that is asked for. By
-  // the events' own times, too: an event is older than its entry.
+  // What was removed is older than what is kept, but perhaps not older than the time that is asked for.
   void require_kept(const LogRange& range, const LogEnds& ends) const {
     const bool is_cut = range.from > Offset(0) || !ends.head_loss.empty();
+    if (is_cut && !options_.times_bound()) {
+      fail(ErrorKind::loss,
+           "{}: the log is kept from offset {} on; what was before it may belong to the time from {} on, as "
+           "events can have any time of their own. What is kept can be read with --from-offset {} (one "
+           "--partition)",
+           place(topic_.name, range.partition), range.from, format_time(*options_.since), range.from);
+    }
     const EntryId newest_removed = ends.oldest ? ends.oldest->id : ends.last_id;
     if (is_cut && newest_removed.milliseconds >= milliseconds_of(*options_.since)) {
       fail(
@@ -161,13 +167,28 @@ class RangeFinder {
     return true;
   }
 
+  // A partition in which there was nothing to read until the topic was resized.
+  void require_nothing_new_removed(const LogRange& range, const LogEnds& ends) const {
+    if (!ends.head_loss.empty() || ends.state.trimmed > options_.resume->generation) {
+      fail(
+          ErrorKind::loss,
+          "{}: the log is kept from offset {} on; what was before it may belong to the range, and the cursor "
+          "had not passed it. {}",
+          place(topic_.name, range.partition), ends.first(), how_to_read_on(ends));
+    }
+  }
+
   void go_on(LogRange& range, const LogEnds& ends) const {
     const auto known = options_.resume->places.find(range.partition);
     const bool is_known = known != options_.resume->places.end();
+    const bool is_new = ends.state.born > options_.resume->generation;
+    if (!is_known && !is_new) {
+      require_nothing_new_removed(range, ends);
+    }
     if (is_known) {
       range.from = known->second.offset;
     } else {
-      range.from = ends.state.born > options_.resume->generation ? Offset(0) : ends.first();
+      range.from = is_new ? Offset(0) : ends.first();
     }
     if (range.from > ends.state.next) {
       fail(
@@ -239,7 +260,7 @@ void require_sound(const RangeOptions& options) {
     fail(ErrorKind::usage, "the range ends (offset {}) before it begins (offset {})", *options.to,
          *options.from);
   }
-  if ((options.from || options.to) && (options.since || options.until)) {
+  if ((options.from || options.to) && (options.since || options.until) && options.times_bound()) {
     fail(ErrorKind::usage, "a range is given by times or by offsets, not by both");
   }
 }

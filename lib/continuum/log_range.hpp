@@ -29,7 +29,8 @@ struct RangeOptions {
   enum class By : std::uint8_t { append_time, event_time };
   std::optional<SystemTime> since;
   std::optional<SystemTime> until;
-  std::optional<Offset> from;  // offsets are counted in each partition, and do not go together with times
+  // Offsets are counted in each partition, and do not go together with times of the server.
+  std::optional<Offset> from;
   std::optional<Offset> to;
   By by = By::append_time;
   // The range begins there instead, but not before `since`.

@@ -305,16 +305,20 @@ TEST_CASE("a range of the events' own times is taken out of the whole log") {
   options.range.since = options.range.until;
   CHECK(replayed(*session, data.topic(), options).empty());
 
-  // What was removed may have belonged to it, unless that was stored before the range begins.
+  // What was removed may have belonged to it, whenever that was stored: events have any time of their own.
   pass_a_millisecond(data);
   const SystemTime kept = time_of(data.append(0, {event("2024-05-03T00:00:00Z")}));
   data.command("XTRIM", data.log(0), "MAXLEN", 1);
   data.command("HSET", data.meta(0), "trimmed", 1);
-  options.range.since = parse_time("2024-05-02T00:00:00Z");
-  check_contains(loss_of(*session, data.topic(), options), "the log is kept from offset 3");
-  options.range.since = kept + Milliseconds(1);
   options.range.until = std::nullopt;
-  CHECK(replayed(*session, data.topic(), options).empty());
+  for (const auto since : {*parse_time("2024-05-02T00:00:00Z"), kept + Milliseconds(1)}) {
+    options.range.since = since;
+    check_contains(loss_of(*session, data.topic(), options), "the log is kept from offset 3");
+  }
+  options.range.since = parse_time("2024-05-02T00:00:00Z");
+  options.range.from = Offset(3);
+  options.partitions = {Partition(0)};
+  CHECK(replayed(*session, data.topic(), options) == lines_of({events[0]}));
 }
 
 TEST_CASE("a replay that is taken up where another one stopped gives every event once") {
@@ -435,6 +439,35 @@ TEST_CASE("taken up again, what is not there any more is loss") {
   CHECK(replayed(*session, data.topic(), options) == lines_of(many_events("b", 5)));
   options.range.resume->places[Partition(0)].offset = Offset(11);
   check_contains(loss_of(*session, data.topic(), options), "the log ends at offset 10");
+}
+
+TEST_CASE("taken up again for a key that has moved, what its new partition has lost since is loss") {
+  const RedisServer server;
+  const auto session = server.session();
+  LogData data(*session, 2);
+  const Partition before = Ring(data.topic().ring()).owner("k");
+  const Partition after(1 - before.value);
+  data.append(after.value, {event_line("other", "another")});
+  ReplayOptions options;
+  options.filter.key = "k";
+  options.range.resume = ResumeAt{{{before, Cursor{Offset(0), EntryId()}}}, Generation(1)};
+  // A ring of the other partition alone.
+  RingDescription moved = data.topic().ring();
+  std::erase_if(moved.members, [&](const auto& member) { return member.partition == before; });
+  data.seal(0, 2, "old");
+  data.seal(1, 2, "old");
+  data.topic().active = Generation(2);
+  data.topic().rings.emplace(Generation(2), moved);
+  data.append(after.value, {event_line("moved", "k")}, Frames::plain, 2);
+  CHECK(replayed(*session, data.topic(), options) == lines_of({event_line("moved", "k")}));
+  SUBCASE("by hand") {
+    data.command("XTRIM", data.log(after.value), "MAXLEN", 0);
+  }
+  SUBCASE("by a trim") {
+    data.command("XTRIM", data.log(after.value), "MAXLEN", 0);
+    data.command("HSET", data.meta(after.value), "trimmed", 2);
+  }
+  check_contains(loss_of(*session, data.topic(), options), "the cursor had not passed it");
 }
 
 TEST_CASE("no event of a generation comes while an older one may still grow") {

@@ -5,14 +5,18 @@
 #include "continuum/names.hpp"
 #include "continuum/units.hpp"
 
+#include <poll.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
+#include <climits>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <utility>
 
 namespace continuum::app {
 namespace {
@@ -20,6 +24,8 @@ namespace {
 constexpr std::size_t buffer_bytes = 64 << 10;
 constexpr std::size_t bar_columns = 20;
 constexpr auto redraw_every = std::chrono::milliseconds(100);
+// So that one that is only slow gets whole lines.
+constexpr auto patience_when_stopped = std::chrono::seconds(1);
 
 int descriptor(Stream stream) {
   return stream == Stream::out ? STDOUT_FILENO : STDERR_FILENO;
@@ -69,28 +75,63 @@ Output& Output::line(std::string_view text) {
   return write("\n");
 }
 
-void Output::flush() {
-  std::string_view rest = buffer_;
-  while (!rest.empty()) {
-    const auto n = ::write(STDOUT_FILENO, rest.data(), rest.size());
+namespace {
+
+// Waits until stdout takes something.
+void wait_for_reader(int stop) {
+  std::array<pollfd, 2> both{{{STDOUT_FILENO, POLLOUT, 0}, {stop, POLLIN, 0}}};
+  while (::poll(both.data(), both.size(), -1) < 0 && errno == EINTR) {
+  }
+  if (both[0].revents != 0 || both[1].revents == 0) {
+    return;
+  }
+  const auto until = std::chrono::steady_clock::now() + patience_when_stopped;
+  int ready = 0;
+  do {
+    const auto left =
+        std::chrono::ceil<std::chrono::milliseconds>(until - std::chrono::steady_clock::now()).count();
+    ready = ::poll(both.data(), 1, static_cast<int>(std::max<std::int64_t>(0, left)));
+  } while (ready < 0 && errno == EINTR);
+  if (ready == 0) {
+    fail(ErrorKind::interrupted,
+         "interrupted: whoever reads standard output takes nothing. Run it again to go on where it stopped");
+  }
+}
+
+}  // namespace
+
+// How many of them. A pipe that takes something takes at least PIPE_BUF bytes without waiting.
+std::size_t Output::write_some(std::string_view bytes) const {
+  for (;;) {
+    if (stop_ >= 0) {
+      wait_for_reader(stop_);
+      bytes = bytes.substr(0, PIPE_BUF);
+    }
+    const auto n = ::write(STDOUT_FILENO, bytes.data(), bytes.size());
     if (n >= 0) {
-      rest.remove_prefix(static_cast<std::size_t>(n));
-      continue;
+      return static_cast<std::size_t>(n);
     }
-    const int error = errno;
-    if (error == EINTR) {
-      continue;
-    }
-    buffer_.clear();
-    if (error == EPIPE) {
+    if (errno == EPIPE) {
       throw OutputClosed{};
     }
-    if (error == EBADF) {
+    if (errno == EBADF) {
       fail(ErrorKind::usage, "standard output is closed: there is nowhere to write to");
     }
-    fail(ErrorKind::server, "cannot write to standard output: {}", std::strerror(error));
+    if (errno != EINTR) {
+      fail(ErrorKind::server, "cannot write to standard output: {}", std::strerror(errno));
+    }
   }
-  buffer_.clear();
+}
+
+void Output::flush() {
+  // What could not be written is not tried again.
+  struct Clear {
+    std::string& buffer;
+    ~Clear() { buffer.clear(); }
+  } const clear{buffer_};
+  for (std::string_view rest = buffer_; !rest.empty();) {
+    rest.remove_prefix(write_some(rest));
+  }
 }
 
 bool is_terminal(Stream stream) {

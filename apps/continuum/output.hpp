@@ -23,8 +23,14 @@ class Output {
   Output& write(std::string_view text);
   Output& line(std::string_view text);
   void flush();
+  // Once this descriptor is readable, a reader that takes nothing for a second is waited for no longer:
+  // throws Error{interrupted}. Not owned.
+  void stop_by(int descriptor) { stop_ = descriptor; }
 
  private:
+  [[nodiscard]] std::size_t write_some(std::string_view bytes) const;
+
+  int stop_ = -1;
   std::string buffer_;
 };
 

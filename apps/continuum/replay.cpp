@@ -334,6 +334,7 @@ int replay_by_cursor(const Context& context, Options options, redis::Session& se
   cursor.keep(connect(context, redis::Needs::Access::write));
   options.play.flush_every = move_every;
   options.play.stop = stop_descriptor();
+  target->stop_by(options.play.stop);
   Player player(replay, options.play);
   // Another run may have sent on what we have, while this process was stopped.
   const Played played = player.play({[&](const EventRun& run) {

@@ -16,6 +16,8 @@ namespace {
 
 constexpr std::chrono::milliseconds redraw_every{200};
 constexpr std::chrono::milliseconds look_every{10};
+// Between two looks, when none of them matches.
+constexpr std::uint64_t passed_at_once = 20'000;
 
 // Whether there is something to read, at once or within that time.
 bool is_readable(int fd, std::chrono::nanoseconds within) {
@@ -78,7 +80,9 @@ Played Player::give_all(const Hooks& hooks) {
     if (const auto over = is_over()) {
       return *over;
     }
-    hooks.give(run);
+    if (run.events > 0) {
+      hooks.give(run);
+    }
     given_ += run.events;
     progress_.update(replay_.events_passed(), given_);
   }
@@ -87,7 +91,7 @@ Played Player::give_all(const Hooks& hooks) {
 
 std::optional<Player::Upcoming> Player::look_ahead(const Hooks& hooks, std::uint64_t events_max) {
   try {
-    const auto run = replay_.next(events_max);
+    const auto run = replay_.next(events_max, passed_at_once);
     return run ? std::optional(Upcoming{*run, due(*run)}) : std::nullopt;
   } catch (const Error&) {
     // What came before the damage is whole, and was asked for.
@@ -98,7 +102,7 @@ std::optional<Player::Upcoming> Player::look_ahead(const Hooks& hooks, std::uint
 }
 
 Player::Clock::time_point Player::due(const EventRun& run) {
-  if (!options_.pace.limits()) {
+  if (!options_.pace.limits() || run.events == 0) {
     return {};
   }
   // The time of a run is that of its first event: by a speed there is only that one.

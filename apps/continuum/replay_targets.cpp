@@ -21,6 +21,7 @@ class StdoutTarget final : public Target {
     out_.write(text_);
   }
   void flush() override { out_.flush(); }
+  void stop_by(int descriptor) override { out_.stop_by(descriptor); }
 
  private:
   EventForm form_;

@@ -35,6 +35,8 @@ class Target {
   virtual void give(const EventRun& run) = 0;
   // Everything that was given is accepted.
   virtual void flush() = 0;
+  // As Output::stop_by(), where nobody but the reader bounds the waiting.
+  virtual void stop_by(int descriptor) { (void)descriptor; }
   // What was accepted, where that can be looked at again; null where it cannot.
   [[nodiscard]] virtual const CopiedTo* copied() const { return nullptr; }
   // What became of the events, for the summary.

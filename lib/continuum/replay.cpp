@@ -229,12 +229,15 @@ struct Replay::Impl {
          found, expected);
   }
 
-  // Goes past the next entry, and decodes it when it has events that can be wanted. False at the end.
-  bool next_entry() {
-    for (;;) {
+  enum class Went : std::uint8_t { on, to_the_end };
+
+  // Goes past the next entry, and decodes it when it has events that can be wanted; past more of those that
+  // cannot have them, until so many events are behind us.
+  Went next_entry(std::uint64_t passed_until) {
+    do {
       Source* const source = next_source();
       if (source == nullptr) {
-        return false;
+        return Went::to_the_end;
       }
       const Stored& stored = source->entries[source->at];
       Entry entry = stored.entry;
@@ -259,9 +262,10 @@ struct Replay::Impl {
       ++source->at;
       put_back(*source);
       if (wanted) {
-        return true;
+        return Went::on;
       }
-    }
+    } while (passed < passed_until);
+    return Went::on;
   }
 
   // Leaves of `run` the events of [from, to).
@@ -328,7 +332,7 @@ struct Replay::Impl {
     }
   }
 
-  std::optional<EventRun> next(std::uint64_t events_max) {
+  std::optional<EventRun> next(std::uint64_t events_max, std::uint64_t passed_max) {
     given.reset();
     const std::uint64_t left =
         options.events_max.value_or(std::numeric_limits<std::uint64_t>::max()) - matched;
@@ -336,6 +340,7 @@ struct Replay::Impl {
     if (events_max == 0) {
       return std::nullopt;
     }
+    const std::uint64_t passed_until = passed_max < all - passed ? passed + passed_max : all;
     for (;;) {
       while (run.events > 0) {
         const EventRun out = matching_run(events_max);
@@ -345,7 +350,10 @@ struct Replay::Impl {
           return out;
         }
       }
-      if (!next_entry()) {
+      if (passed >= passed_until) {
+        return EventRun{};
+      }
+      if (next_entry(passed_until) == Went::to_the_end) {
         return std::nullopt;
       }
     }
@@ -386,8 +394,8 @@ Replay::Replay(redis::Session& session, const Topic& topic, ReplayOptions option
 
 Replay::~Replay() = default;
 
-std::optional<EventRun> Replay::next(std::uint64_t events_max) {
-  return impl_->next(events_max);
+std::optional<EventRun> Replay::next(std::uint64_t events_max, std::uint64_t passed_max) {
+  return impl_->next(events_max, passed_max);
 }
 
 std::uint64_t Replay::events_in_range() const {

@@ -56,9 +56,11 @@ class Replay {
   Replay(const Replay&) = delete;
   Replay& operator=(const Replay&) = delete;
 
-  // At most so many events. nullopt at the end.
-  [[nodiscard]] std::optional<EventRun> next(
-      std::uint64_t events_max = std::numeric_limits<std::uint64_t>::max());
+  static constexpr std::uint64_t all = std::numeric_limits<std::uint64_t>::max();
+
+  // At most so many events. nullopt at the end. A run without events when about `passed_max` were passed and
+  // none of them matches: for callers that have something else to do, too.
+  [[nodiscard]] std::optional<EventRun> next(std::uint64_t events_max = all, std::uint64_t passed_max = all);
 
   // Before the filter: how many events the range has, and how many of them are behind us.
   [[nodiscard]] std::uint64_t events_in_range() const;
@@ -67,7 +69,7 @@ class Replay {
   [[nodiscard]] std::uint64_t events_matched() const;
   [[nodiscard]] std::vector<LogPlace> ends() const;
   // Where a later replay goes on (RangeOptions::resume): before the events that next() returned last, or
-  // behind all when it returned none.
+  // behind all that were passed when it returned none.
   [[nodiscard]] ResumeAt resume_at() const;
 
  private:

@@ -369,6 +369,31 @@ TEST_CASE("what next() has returned last is not passed yet") {
   CHECK(replay.resume_at().places.at(Partition(0)).offset == Offset(8));
 }
 
+TEST_CASE("a replay that finds nothing for long says so, and can be taken up there") {
+  const RedisServer server;
+  const auto session = server.session();
+  LogData data(*session, 1);
+  for (int i = 0; i < 10; ++i) {
+    data.append(0, many_events("a", 5));
+  }
+  data.append(0, {event_line("last", "wanted")});
+  ReplayOptions options;
+  options.filter.where = {Where::parse("/partitionkey=wanted")};
+  Replay replay(*session, data.topic(), options);
+  for (const std::uint64_t passed : {10U, 20U, 30U}) {
+    const auto run = replay.next(Replay::all, 10);
+    REQUIRE(run);
+    CHECK(run->events == 0);
+    CHECK(replay.events_passed() == passed);
+    CHECK(replay.resume_at().places.at(Partition(0)).offset == Offset(passed));
+  }
+  ReplayOptions rest = options;
+  rest.range.resume = replay.resume_at();
+  CHECK(replayed(*session, data.topic(), rest) == lines_of({event_line("last", "wanted")}));
+  CHECK(replay.next()->events == 1);
+  CHECK_FALSE(replay.next(Replay::all, 1));
+}
+
 TEST_CASE("taken up again, a replay begins with what was stored since, also in partitions that are new") {
   const RedisServer server;
   const auto session = server.session();

@@ -324,6 +324,8 @@ int replay_by_cursor(const Context& context, Options options, redis::Session& se
   if (const auto holder = cursor.take(patience_of(options))) {
     return leave_to(context, options, *holder);
   }
+  // The target may take its time to answer.
+  cursor.keep(connect(context, redis::Needs::Access::write));
   resume(options, cursor.state().at);
   Replay replay(session, topic, options.replay);
   // Times such as 2h are those of the first run.
@@ -331,7 +333,6 @@ int replay_by_cursor(const Context& context, Options options, redis::Session& se
   const auto target =
       make_target(context, options.target, topic,
                   fmt::format("cursor {} {}", *options.cursor, cursor.state().run), cursor.state().copied);
-  cursor.keep(connect(context, redis::Needs::Access::write));
   options.play.flush_every = move_every;
   options.play.stop = stop_descriptor();
   target->stop_by(options.play.stop);

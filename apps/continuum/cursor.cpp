@@ -66,6 +66,11 @@ int list(const Context& context, const std::string& name) {
     }
   }
   out.flush();
+  for (const ReplayCursorState& cursor : cursors) {
+    if (!cursor.damage.empty()) {
+      throw Error(ErrorKind::loss, cursor.damage);
+    }
+  }
   return 0;
 }
 

@@ -48,12 +48,22 @@ class StateReader {
 
   ReplayCursorState read(redis::Reply fields) {
     state_.selection = fields.field("selection").value_or("");
+    state_.owner = fields.field("owner").value_or("");
+    state_.who = fields.field("who").value_or("");
+    try {
+      read_numbers(fields);
+    } catch (const Error& error) {
+      state_.damage = error.message();
+    }
+    return std::move(state_);
+  }
+
+ private:
+  void read_numbers(redis::Reply fields) {
     state_.run = number(fields.field("run").value_or(""));
     state_.events = number(fields.field("events").value_or("0"));
     state_.moved =
         SystemTime(Milliseconds(static_cast<std::int64_t>(number(fields.field("moved").value_or("0")))));
-    state_.owner = fields.field("owner").value_or("");
-    state_.who = fields.field("who").value_or("");
     if (const auto target = fields.field("target")) {
       const std::size_t blank = std::min(target->find(' '), target->size());
       state_.copied.log_id = target->substr(0, blank);
@@ -69,10 +79,8 @@ class StateReader {
         }
       }
     }
-    return std::move(state_);
   }
 
- private:
   void read_place(std::string_view of, std::string_view text) {
     const std::size_t blank = text.find(' ');
     const auto entry = EntryId::parse(text.substr(std::min(blank, text.size() - 1) + 1));
@@ -106,13 +114,20 @@ class StateReader {
 
   [[noreturn]] void damaged(std::string_view text) const {
     fail(ErrorKind::loss,
-         "topic {}: the cursor {} in {} is damaged (\"{}\"): `continuum cursor rm` removes it", topic_,
-         state_.name, replay_cursor_key(topic_, state_.name), printable(text.substr(0, 40)));
+         "topic {}: the cursor {} in {} is damaged (\"{}\"): `continuum cursor rm -t {} {}` removes it",
+         topic_, state_.name, replay_cursor_key(topic_, state_.name), printable(text.substr(0, 40)), topic_,
+         state_.name);
   }
 
   std::string_view topic_;
   ReplayCursorState state_;
 };
+
+void require_whole(const ReplayCursorState& state) {
+  if (!state.damage.empty()) {
+    throw Error(ErrorKind::loss, state.damage);
+  }
+}
 
 [[noreturn]] void other_selection(std::string_view topic, std::string_view name, std::string_view selection) {
   fail(ErrorKind::usage,
@@ -163,7 +178,8 @@ std::optional<ResumeAt> place_of_cursor(redis::Session& session, const Topic& to
     return std::nullopt;
   }
   ReplayCursorState state = StateReader(topic.name, std::string(name)).read(replies[0]);
-  if (state.selection != selection) {
+  require_whole(state);
+  if (state.at && state.selection != selection) {
     other_selection(topic.name, name, state.selection);
   }
   return std::move(state.at);
@@ -223,6 +239,10 @@ struct ReplayCursor::Impl {
     if (code == "OK") {
       fence = answer[1].number();
       state = StateReader(topic, options.name).read(answer[2]);
+      was_moved = state.at || !state.damage.empty();
+      if (!options.selection.empty()) {
+        require_whole(state);
+      }
       return;
     }
     if (code == "OTHER") {
@@ -247,6 +267,18 @@ struct ReplayCursor::Impl {
   }
 
   // --- the lease
+
+  [[nodiscard]] redis::Request request_release() const {
+    redis::Request request;
+    continuum::request_release(request, key, Fence(*fence));
+    return request;
+  }
+
+  [[nodiscard]] redis::Request request_forget() const {
+    redis::Request request;
+    request.run(redis::Script::forget_cursor, {topic_key(topic), key}, *fence, options.name);
+    return request;
+  }
 
   // Renewed by a request that was sent then.
   void extend(BootClock::time_point sent) {
@@ -333,6 +365,7 @@ struct ReplayCursor::Impl {
   const std::string owner;
   std::optional<std::uint64_t> fence;  // while we have the lease
   ReplayCursorState state;
+  bool was_moved = false;
   std::map<Partition, Cursor> stored;
 
   std::unique_ptr<redis::Session> keeper;
@@ -404,23 +437,19 @@ void ReplayCursor::advance(const ResumeAt& at, std::uint64_t events, const Copie
   redis::Request request;
   request.script(redis::Script::move_cursor, {impl_->key}, views);
   impl_->call_fenced(std::move(request));
+  impl_->was_moved = true;
 }
 
 void ReplayCursor::forget() {
   impl_->stop_keeping();
-  redis::Request request;
-  request.run(redis::Script::forget_cursor, {topic_key(impl_->topic), impl_->key}, *impl_->fence,
-              impl_->options.name);
-  impl_->call_fenced(std::move(request));
+  impl_->call_fenced(impl_->request_forget());
   impl_->fence.reset();
 }
 
 void ReplayCursor::release() {
   impl_->stop_keeping();
   if (impl_->fence && !impl_->lost) {
-    redis::Request request;
-    request_release(request, impl_->key, Fence(*impl_->fence));
-    (void)impl_->session.call(std::move(request));
+    (void)impl_->session.call(impl_->was_moved ? impl_->request_release() : impl_->request_forget());
   }
   impl_->fence.reset();
 }

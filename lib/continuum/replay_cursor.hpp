@@ -30,13 +30,15 @@ struct ReplayCursorState {
   // Where it goes on. Nothing until the first run has got somewhere.
   std::optional<ResumeAt> at;
   CopiedTo copied;  // by its runs, to another topic
+  // What is wrong with it, and what to do; empty: it is whole. The rest of a damaged one may be missing.
+  std::string damage;
 };
 
-// By name. Throws Error{loss} for one that is damaged.
+// By name, also those that are damaged.
 [[nodiscard]] std::vector<ReplayCursorState> list_replay_cursors(redis::Session& session, const Topic& topic);
 
 // Where the cursor stands, without taking it: nothing when there is none yet, or it has not got anywhere.
-// Throws Error{usage} when it is of another selection.
+// Throws Error{usage} when it is of another selection, Error{loss} when it is damaged.
 [[nodiscard]] std::optional<ResumeAt> place_of_cursor(redis::Session& session, const Topic& topic,
                                                       std::string_view name, std::string_view selection);
 
@@ -44,7 +46,8 @@ class ReplayCursor {
  public:
   struct Options {
     std::string name;
-    std::string selection;  // at most selection_bytes_max; empty: whatever it is, but it has to be there
+    // At most selection_bytes_max; empty: whatever it is, also damaged, but it has to be there.
+    std::string selection;
     std::string who;
     Milliseconds lease{5'000};
   };
@@ -58,7 +61,8 @@ class ReplayCursor {
 
   // Takes the lease; of one who lives only if it is given back within `patience`. One who may be dead is
   // watched for as long as its lease lasts. Returns who has it, or nothing when it is ours. Throws
-  // Error{usage} for a cursor of another selection, or none where there has to be one.
+  // Error{usage} for a cursor of another selection, or none where there has to be one; Error{loss} for a
+  // damaged one, and without the topic.
   [[nodiscard]] std::optional<std::string> take(Milliseconds patience);
   // Of when it was taken.
   [[nodiscard]] const ReplayCursorState& state() const;
@@ -75,6 +79,7 @@ class ReplayCursor {
   void advance(const ResumeAt& at, std::uint64_t events, const CopiedTo* copied = nullptr);
   // The next run begins anew. Gives the lease back, too. Throws Error{fenced}.
   void forget();
+  // Forgets a cursor that has never been moved: its first run may have been a mistake.
   void release();
 
  private:

@@ -77,12 +77,31 @@ TEST_CASE("a cursor of another selection is refused, and left as it is") {
   {
     ReplayCursor cursor(*session, data.topic(), nightly("--key a"));
     REQUIRE_FALSE(cursor.take(Milliseconds(0)));
+    cursor.advance(at(0), 0);
   }
   ReplayCursor other(*session, data.topic(), nightly("--key b"));
   CHECK(kind_of([&] { (void)other.take(Milliseconds(0)); }) == ErrorKind::usage);
   CHECK(kind_of([&] { (void)place_of_cursor(*session, data.topic(), "nightly", "--key b"); }) ==
         ErrorKind::usage);
   CHECK(list_replay_cursors(*session, data.topic()).at(0).selection == "--key a");
+}
+
+TEST_CASE("a cursor that no run has moved is of no selection yet, and goes with its run") {
+  const RedisServer server;
+  const auto session = server.session();
+  const auto other_session = server.session();
+  const LogData data(*session, 1);
+  {
+    ReplayCursor cursor(*session, data.topic(), nightly("--key a"));
+    REQUIRE_FALSE(cursor.take(Milliseconds(0)));
+  }
+  CHECK(list_replay_cursors(*session, data.topic()).empty());
+  ReplayCursor killed(*session, data.topic(), nightly("--key a", Milliseconds(100)));
+  REQUIRE_FALSE(killed.take(Milliseconds(0)));
+  ReplayCursor next(*other_session, data.topic(), nightly("--key b"));
+  REQUIRE_FALSE(next.take(Milliseconds(0)));
+  next.advance(at(0), 0);
+  CHECK(list_replay_cursors(*session, data.topic()).at(0).selection == "--key b");
 }
 
 TEST_CASE("one run at a time moves a cursor, and a run that lives is not waited for longer than asked") {
@@ -197,8 +216,16 @@ TEST_CASE("a cursor that was changed by hand is reported and not believed") {
   for (const char* text : {"", "4", "x 1-1", "4 1", "4  1-1", "99999999999999999999 1-1"}) {
     CAPTURE(text);
     data.command("HSET", replay_cursor_key("t", "nightly"), "at.0", text);
-    CHECK(kind_of([&] { (void)list_replay_cursors(*session, data.topic()); }) == ErrorKind::loss);
+    CHECK_FALSE(list_replay_cursors(*session, data.topic()).at(0).damage.empty());
+    CHECK(kind_of([&] { (void)place_of_cursor(*session, data.topic(), "nightly", "all events"); }) ==
+          ErrorKind::loss);
+    ReplayCursor cursor(*session, data.topic(), nightly());
+    CHECK(kind_of([&] { (void)cursor.take(Milliseconds(0)); }) == ErrorKind::loss);
   }
+  ReplayCursor any(*session, data.topic(), nightly(""));
+  REQUIRE_FALSE(any.take(Milliseconds(0)));
+  any.forget();
+  CHECK(list_replay_cursors(*session, data.topic()).empty());
 }
 
 TEST_CASE("a topic that is dropped takes its cursors along") {

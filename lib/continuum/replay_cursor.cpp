@@ -253,14 +253,25 @@ struct ReplayCursor::Impl {
            topic, options.name, topic);
     }
     if (code == "NOLOG") {
-      fail(ErrorKind::loss, "topic {} is gone, or is another one: was it dropped just now?", topic);
+      fail_no_log();
     }
     fail(ErrorKind::server,
          "the server answered \"{}\" to take_cursor, which this version does not understand",
          printable(code.substr(0, 40)));
   }
 
+  [[noreturn]] void fail_no_log() const {
+    fail(ErrorKind::loss, "topic {} is gone, or is another one: was it dropped, or the server flushed?",
+         topic);
+  }
+
   [[noreturn]] void fail_fenced() const {
+    redis::Request request;
+    request.command("HGET", topic_key(topic), "id");
+    const redis::Replies replies = session.call(std::move(request));
+    if (replies[0].is_nil() || replies[0].text() != log_id) {
+      fail_no_log();
+    }
     fail(ErrorKind::fenced,
          "topic {}: another run has taken the cursor {} over, or it was removed: this one stops", topic,
          options.name);

@@ -70,7 +70,8 @@ class ReplayCursor {
   // From here on a thread keeps the lease over a connection of its own, however long the target takes.
   void keep(std::unique_ptr<redis::Session> connection);
   // To be asked before anything is sent on: cheap, unless the lease has run out by our own clock and has to
-  // be renewed. Throws Error{fenced} once somebody else has it.
+  // be renewed. Throws Error{fenced} once somebody else has it, and as all of the following Error{loss} when
+  // the topic is gone.
   void require_ours();
 
   // Everything before these places was accepted: `events` by this run. Places only ever grow, and partitions

@@ -235,6 +235,18 @@ TEST_CASE("a topic that is dropped takes its cursors along") {
   ReplayCursor cursor(*session, data.topic(), nightly());
   REQUIRE_FALSE(cursor.take(Milliseconds(0)));
   drop_topic(*session, "t");
-  CHECK(kind_of([&] { cursor.advance(at(1), 1); }) == ErrorKind::fenced);
+  CHECK(kind_of([&] { cursor.advance(at(1), 1); }) == ErrorKind::loss);
   CHECK(data.command("EXISTS", replay_cursor_key("t", "nightly"))[0].integer() == 0);
+}
+
+TEST_CASE("a server that was flushed is loss, and nobody's lease") {
+  const RedisServer server;
+  const auto session = server.session();
+  LogData data(*session, 1);
+  ReplayCursor cursor(*session, data.topic(), nightly());
+  REQUIRE_FALSE(cursor.take(Milliseconds(0)));
+  cursor.advance(at(1), 1);
+  data.command("FLUSHALL");
+  CHECK(kind_of([&] { cursor.advance(at(2), 1); }) == ErrorKind::loss);
+  CHECK(kind_of([&] { cursor.require_ours(); }) == ErrorKind::loss);
 }

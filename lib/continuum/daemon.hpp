@@ -1,39 +1,16 @@
 // Starting a program that outlives us, and watching one that is not our child. Private to local.
 #pragma once
 
+#include "continuum/descriptor.hpp"
 #include "continuum/types.hpp"
 
 #include <sys/types.h>
-#include <unistd.h>
 
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 namespace continuum {
-
-class Descriptor {
- public:
-  Descriptor() = default;
-  explicit Descriptor(int fd) : fd_(fd) {}
-  ~Descriptor() { close(); }
-  Descriptor(Descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  Descriptor& operator=(Descriptor&& other) noexcept {
-    close();
-    fd_ = std::exchange(other.fd_, -1);
-    return *this;
-  }
-  [[nodiscard]] int get() const { return fd_; }
-  void close() {
-    if (fd_ >= 0) {
-      ::close(std::exchange(fd_, -1));
-    }
-  }
-
- private:
-  int fd_ = -1;
-};
 
 // Throws Error{server}: "cannot DOING WHAT: …" by errno.
 [[noreturn]] void fail_by_errno(std::string_view doing, std::string_view path);

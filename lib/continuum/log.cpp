@@ -4,6 +4,7 @@
 
 #include <charconv>
 #include <limits>
+#include <random>
 
 namespace continuum {
 
@@ -31,7 +32,9 @@ struct Fields {
   std::optional<std::uint64_t> barrier;
   std::optional<std::string_view> plain;
   std::optional<std::string_view> zstd;
+  std::optional<std::uint64_t> position;
   std::string_view producer;
+  std::string_view digest;
 };
 
 // What is wrong with the field, or nullptr. Fields that are not known are left to versions that know them:
@@ -71,8 +74,14 @@ const char* read_field(Fields& fields, std::string_view name, std::string_view v
   if (name == "z") {
     return bytes(fields.zstd);
   }
+  if (name == "l") {
+    return number(fields.position, 0, number_max, "its position (l) is out of bounds");
+  }
   if (name == "p") {
     fields.producer = value;
+  }
+  if (name == "d") {
+    fields.digest = value;
   }
   return nullptr;
 }
@@ -140,6 +149,15 @@ std::string outbox_key(std::string_view topic, Partition partition, std::string_
   return partition_key(topic, partition, fmt::format("outbox:{}", group));
 }
 
+std::string random_id() {
+  std::random_device random;
+  std::string id;
+  for (int i = 0; i < 4; ++i) {
+    id += fmt::format("{:08x}", static_cast<std::uint32_t>(random()));
+  }
+  return id;
+}
+
 std::optional<EntryId> EntryId::parse(std::string_view text) {
   constexpr std::uint64_t any = std::numeric_limits<std::uint64_t>::max();
   const std::size_t dash = text.find('-');
@@ -200,6 +218,8 @@ Entry parse_entry(redis::Reply reply, std::string_view topic, Partition partitio
   entry.encoding = fields.zstd ? Encoding::zstd : Encoding::plain;
   entry.frame = fields.zstd ? *fields.zstd : *fields.plain;
   entry.producer = fields.producer;
+  entry.position = Position(fields.position.value_or(0));
+  entry.digest = fields.digest;
   return entry;
 }
 

@@ -31,6 +31,9 @@ namespace continuum {
 [[nodiscard]] std::string held_key(std::string_view topic, Partition partition, std::string_view group);
 [[nodiscard]] std::string outbox_key(std::string_view topic, Partition partition, std::string_view group);
 
+// 32 hex digits, at random: what a log, or an archive, is known by.
+[[nodiscard]] std::string random_id();
+
 // --- entries
 
 struct EntryId {
@@ -52,7 +55,10 @@ struct Entry {
   Generation generation;
   Encoding encoding = Encoding::plain;
   std::string_view frame;
-  std::string_view producer;  // of named producers only
+  // Of named producers only: whose it is, the position of its last event, the digest up to there.
+  std::string_view producer;
+  Position position;
+  std::string_view digest;
 
   [[nodiscard]] Offset next() const { return first + events; }
   [[nodiscard]] SystemTime time() const {

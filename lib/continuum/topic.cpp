@@ -8,7 +8,6 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
-#include <random>
 #include <set>
 
 namespace continuum {
@@ -27,15 +26,6 @@ constexpr std::array frames_names{"auto", "plain", "single"};
 std::string now_text() {
   const auto now = std::chrono::time_point_cast<Milliseconds>(std::chrono::system_clock::now());
   return std::to_string(now.time_since_epoch().count());
-}
-
-std::string random_id() {
-  std::random_device random;
-  std::string id;
-  for (int i = 0; i < 4; ++i) {
-    id += fmt::format("{:08x}", static_cast<std::uint32_t>(random()));
-  }
-  return id;
 }
 
 Frames parse_frames(std::string_view text) {

@@ -1,0 +1,70 @@
+// Reads the archive of one partition: chosen entries, in order, with the bytes of their events.
+//
+// No more is read than the choice needs: segments by their names and first times, frames by the index, or
+// from header to header where it has none. What should be there and is not throws Error{loss} with the range
+// and the path; next() may be called again and goes on behind it.
+#pragma once
+
+#include "continuum/archive_directory.hpp"
+#include "continuum/log.hpp"
+#include "continuum/types.hpp"
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace continuum {
+
+// Entries that overlap [from, to) and whose time is in [since, until).
+struct ArchiveChoice {
+  std::optional<Offset> from = std::nullopt;
+  // Everything before it must be there: such as the durable mark of a writer that is at work.
+  std::optional<Offset> to = std::nullopt;
+  std::optional<SystemTime> since = std::nullopt;
+  std::optional<SystemTime> until = std::nullopt;
+  // Frames that cannot hold it are passed over; those that come still have other keys too.
+  std::optional<std::string> key = std::nullopt;
+};
+
+// Views are valid until the next one is asked for.
+struct ArchivedEntry {
+  EntryId id;
+  Offset first;              // of a barrier: of the next event
+  std::uint32_t events = 0;  // 0: a barrier
+  Generation generation;
+  std::string_view lines;  // of all its events
+
+  [[nodiscard]] bool barrier() const { return events == 0; }
+  [[nodiscard]] Offset next() const { return first + events; }
+};
+
+class ArchiveReader {
+ public:
+  // Throws Error{usage} when it is not there, Error{loss} when it is not that of the log `log_id` (nullopt:
+  // any).
+  ArchiveReader(const ArchiveDirectory& archive, std::string_view topic, Partition partition,
+                const std::optional<std::string>& log_id, ArchiveChoice choice);
+  ~ArchiveReader();
+  ArchiveReader(const ArchiveReader&) = delete;
+  ArchiveReader& operator=(const ArchiveReader&) = delete;
+
+  // nullopt at the end: of the choice, or of the archive, whose last frame may just be being written.
+  [[nodiscard]] std::optional<ArchivedEntry> next();
+
+  // Of all that is kept; nullopt when nothing is.
+  [[nodiscard]] std::optional<Offset> first_offset() const;
+  // Of the disk, indexes included.
+  [[nodiscard]] std::uint64_t bytes_read() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+// The identity of a partition: of its file, or, when that is missing, of its first sound segment. nullopt
+// when there is neither.
+[[nodiscard]] std::optional<ArchiveIdentity> find_identity(const PartitionDirectory& directory);
+
+}  // namespace continuum

@@ -64,6 +64,7 @@ struct Arguments {
   HandlerSpec handler;                  // of the command behind --
   bool handler_option = false;          // one that makes sense only with it
   std::optional<std::string> handlers;  // their directory
+  std::optional<std::string> printing;  // as it was given
   std::optional<std::string> emit;      // the topic
   bool create = false;
   Milliseconds retry_for{3'600'000};
@@ -178,7 +179,33 @@ int finish(const Context& context, const Arguments& args, const WorkSummary& sum
   return summary.halted.empty() && summary.failed == 0 ? 0 : static_cast<int>(ErrorKind::partial);
 }
 
+// An archive has all events, in a group of its own from the start of the log.
+void complete_archive(Arguments& args) {
+  auto& work = args.work;
+  if (!work.archive) {
+    if (args.group == archive_group) {
+      fail(ErrorKind::usage, "the group {} is that of the archive: give --archive DIR, or another group",
+           archive_group);
+    }
+    return;
+  }
+  if (args.group && args.group != archive_group) {
+    fail(ErrorKind::usage, "--archive has a group of its own, {}: leave -g away", archive_group);
+  }
+  if (!args.handler.command.empty() || args.handlers || args.emit || args.from || args.printing ||
+      !work.types.empty() || work.events_max) {
+    fail(ErrorKind::usage,
+         "--archive takes all events as they are: it does not go with a handler, --emit, --from, --type, "
+         "--print or "
+         "--max-events");
+  }
+  args.group = std::string(archive_group);
+  work.group = *args.group;
+  args.from = From{"start", std::nullopt};
+}
+
 int run_work(const Context& context, Arguments args) {
+  complete_archive(args);
   if (!args.group) {
     fail(ErrorKind::usage, "which group? Give -g NAME: it remembers what was handled");
   }
@@ -293,7 +320,12 @@ void add_work(CLI::App& command, Context& context) {
   add_handler_options(command, args);
   add_emit_options(command, args);
   add_parsed(command, "--print", "event|data", "without a handler: what is printed of each event (event)",
-             [args](const std::string& text) { args->work.printing = parse_printing(text); });
+             [args](const std::string& text) {
+               args->printing = text;
+               args->work.printing = parse_printing(text);
+             });
+  add_text(command, "--archive", "DIR", work.archive,
+           "instead: keep all events in files below this directory (docs/operations.md)");
   add_flag(command, "--drain", args->drain, "end when everything that was there at the start is handled");
   add_number(command, "--max-events", work.events_max, {1, number_max}, "end after this many events");
   add_duration(command, "--max-time", work.time_max, "end after this time, when what runs is done");

@@ -121,14 +121,21 @@ asio::awaitable<void> PartitionWorker::hold(const Acquired& acquired) {
     if (co_await learn_end()) {
       start_outbox();
       co_await refuse_left_outputs();
-      co_await reach(acquired.from);
+      // An archive keeps the order of the log, and waits for nobody.
+      if (!place_.options.archive) {
+        co_await reach(acquired.from);
+      }
       if (ours()) {
         make_sink(committed_);
         co_await learn_held();
       }
       if (ours()) {
-        queue_ = reader_.subscribe(tenure_.partition, committed_.entry, wake_);
-        co_await work();
+        const Cursor start = co_await sink_->begin(committed_);
+        expected_ = start.offset;
+        if (ours()) {
+          queue_ = reader_.subscribe(tenure_.partition, start.entry, wake_);
+          co_await work();
+        }
       }
     }
   } catch (...) {

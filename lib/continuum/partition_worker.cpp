@@ -53,8 +53,12 @@ void PartitionWorker::give_up() {
 // --- events
 
 void PartitionWorker::make_sink(const Cursor& start) {
-  sink_ = place_.options.handles() ? make_dispatcher(place_, tenure_, start, wake_)
-                                   : make_printer(place_, tenure_, start, wake_);
+  if (place_.options.archive) {
+    sink_ = make_archiver(place_, tenure_, start, wake_);
+  } else {
+    sink_ = place_.options.handles() ? make_dispatcher(place_, tenure_, start, wake_)
+                                     : make_printer(place_, tenure_, start, wake_);
+  }
   pause_sink();
 }
 
@@ -159,8 +163,8 @@ asio::awaitable<void> PartitionWorker::work() {
       co_return;
     }
     const FetchedEntry* const front = queue_->front();
-    if (front != nullptr && front->entry.barrier && !finishing_ && sink_->empty() && !sink_->running() &&
-        all_committed() && outbox_drained()) {
+    if (front != nullptr && front->entry.barrier && !sink_->takes_barriers() && !finishing_ &&
+        sink_->empty() && !sink_->running() && all_committed() && outbox_drained()) {
       co_await cross_barrier();
       continue;
     }
@@ -173,20 +177,21 @@ bool PartitionWorker::feed() {
   bool gave = false;
   while (!gap_ && sink_->wants_entry()) {
     const FetchedEntry* const front = queue_->front();
-    if (front == nullptr || front->entry.barrier) {
+    if (front == nullptr || (front->entry.barrier && !sink_->takes_barriers())) {
       break;
     }
     const Entry& entry = front->entry;
     if (place_.options.ending == Ending::drained && entry.first >= *end_) {
       break;
     }
+    const bool inside = first_entry_ && !entry.barrier;
     const bool follows =
-        first_entry_ ? entry.first <= expected_ && entry.next() > expected_ : entry.first == expected_;
+        inside ? entry.first <= expected_ && entry.next() > expected_ : entry.first == expected_;
     if (!follows) {
       gap_ = entry.first;
       break;
     }
-    first_entry_ = false;
+    first_entry_ = first_entry_ && entry.barrier;
     expected_ = entry.next();
     sink_->give(queue_->take());
     gave = true;

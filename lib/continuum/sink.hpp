@@ -1,5 +1,5 @@
-// What becomes of the entries of one partition while its lease is held: they are printed, or handled.
-// Private to the library: includes Asio.
+// What becomes of the entries of one partition while its lease is held: they are printed, handled or
+// archived. Private to the library: includes Asio.
 #pragma once
 
 #include "continuum/handler_set.hpp"
@@ -64,6 +64,9 @@ struct Workplace {
   std::function<void(const Judged&)> judge;
   std::function<void(std::string_view why)> on_down;
 
+  // When they are archived: threads of their own, which may hang as long as a disk does.
+  DecodePool* disk = nullptr;
+
   void say(const std::string& text) const {
     if (options.say) {
       options.say(text);
@@ -101,7 +104,11 @@ class Sink {
   Sink(const Sink&) = delete;
   Sink& operator=(const Sink&) = delete;
 
+  // Before anything else: where the log is to be read from.
+  virtual asio::awaitable<Cursor> begin(Cursor committed) { co_return committed; }
   [[nodiscard]] virtual bool wants_entry() const = 0;
+  // Barriers are given like other entries, and nobody waits at them.
+  [[nodiscard]] virtual bool takes_barriers() const { return false; }
   virtual void give(FetchedEntry entry) = 0;
   // Starts what may start. Throws Error{loss} for an entry that is damaged.
   virtual void pump() = 0;
@@ -140,6 +147,9 @@ class Sink {
                                                  Wake& wake);
 [[nodiscard]] std::shared_ptr<Sink> make_dispatcher(Workplace& place, const Tenure& tenure,
                                                     const Cursor& start, Wake& wake);
+
+[[nodiscard]] std::shared_ptr<Sink> make_archiver(Workplace& place, const Tenure& tenure, const Cursor& start,
+                                                  Wake& wake);
 
 // An event's line as people and handlers get it: with where it lies, as its first members.
 class LocatedLine {

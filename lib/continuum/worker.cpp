@@ -36,6 +36,7 @@ constexpr Milliseconds reader_retry_for{86'400'000};  // the control connection 
 constexpr Milliseconds tell_together{50};
 constexpr Milliseconds status_every{5'000};
 constexpr unsigned decode_threads_max = 4;
+constexpr unsigned disk_threads = 4;           // mostly they wait for an fsync
 constexpr std::size_t processes_max = 16'384;  // of handlers, over all partitions
 
 // A handler that ends while it is written to would otherwise end us.
@@ -102,6 +103,7 @@ class Worker {
   std::unique_ptr<ProcessGuard> guard_;
   HandlerWatch handlers_;
   std::optional<OutputWriter> output_;
+  std::optional<DecodePool> disk_;
   DecodePool pool_;
   Workplace place_;
   Shift shift_;
@@ -171,7 +173,8 @@ Worker::Worker(redis::Session& session, const Topic& topic, const WorkOptions& o
              0,
              {},
              {},
-             {}},
+             {},
+             nullptr},
       shift_{place_,
              control_,
              {random_owner(), options.who, options.lease},
@@ -526,7 +529,10 @@ asio::awaitable<void> Worker::work() {
 
 WorkSummary Worker::run() {
   const PipeSignalBlocked blocked;
-  if (!options_.handles()) {
+  if (options_.archive) {
+    disk_.emplace(disk_threads);
+    place_.disk = &*disk_;
+  } else if (!options_.handles()) {
     output_.emplace(options_.output_fd, executor_);
     place_.output = &*output_;
   }

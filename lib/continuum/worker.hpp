@@ -34,6 +34,9 @@ enum class Sharing : std::uint8_t {
   shared,  // its part of them: the workers of the group that share find each other
 };
 
+// Whose cursor says what is archived: no other worker may have it.
+inline constexpr std::string_view archive_group = "archive";
+
 struct WorkOptions {
   std::string group;                  // registered
   std::vector<Partition> partitions;  // of the topic; all of them, to be shared
@@ -52,6 +55,9 @@ struct WorkOptions {
   // What handlers give out becomes events of this topic, on the same server.
   std::optional<Topic> emit_to;
   EmitOptions emit;
+
+  // Instead of both: the directory that events are archived in (archive_writer.hpp), barriers too.
+  std::optional<std::string> archive;
 
   Printing printing = Printing::event;
   int output_fd = 1;

@@ -1,0 +1,307 @@
+// The sink of `work --archive`: the entries of a partition, barriers too, onto disk.
+#include "continuum/archive_writer.hpp"
+#include "continuum/commit.hpp"
+#include "continuum/decode_pool.hpp"
+#include "continuum/error.hpp"
+#include "continuum/sink.hpp"
+
+#include <asio/post.hpp>
+
+#include <algorithm>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <vector>
+
+namespace continuum {
+
+namespace {
+
+// A batch is written when it has so many bytes of frames, or its first entry has waited so long: what comes
+// in a trickle shares a frame and an fsync.
+constexpr std::size_t batch_bytes_max = 4 << 20;
+constexpr Milliseconds linger{500};
+// While the disk does not take it.
+constexpr Milliseconds retry_min{200};
+constexpr Milliseconds retry_max{10'000};
+// Another process may just be ending.
+constexpr Milliseconds lock_retry{100};
+constexpr Milliseconds lock_wait{10'000};
+
+Cursor cursor_of(const ArchiveMark& mark) {
+  return {mark.next, mark.entry};
+}
+
+// What the disk's thread does. It alone uses the writer while it runs.
+struct DiskJob {
+  std::vector<FetchedEntry> entries;  // taken into the writer from the front
+  std::size_t appended = 0;
+
+  std::optional<ArchiveMark> durable;
+  std::string refused;       // by the disk: to be tried again
+  std::exception_ptr error;  // of an entry: the end
+
+  void run(ArchiveWriter& writer) noexcept {
+    try {
+      append_all(writer);
+    } catch (...) {
+      error = std::current_exception();
+    }
+    // What was appended before is whole.
+    try {
+      durable = writer.sync();
+    } catch (const Error& failed) {
+      refused = failed.message();
+      durable = writer.durable();
+    } catch (...) {
+      error = std::current_exception();
+    }
+  }
+
+ private:
+  void append_all(ArchiveWriter& writer) {
+    while (appended < entries.size()) {
+      if (writer.pending_bytes() >= ArchiveWriter::pending_bytes_max) {
+        return;  // what is left comes with the next job
+      }
+      (void)writer.append(entries[appended].entry);
+      ++appended;
+    }
+  }
+};
+
+class Archiver final : public Sink, public std::enable_shared_from_this<Archiver> {
+ public:
+  Archiver(Workplace& workplace, const Tenure& tenure, const Cursor& start, Wake& wake)
+      : place_(workplace),
+        tenure_(tenure),
+        wake_(wake),
+        came_back_(workplace.executor),
+        finished_(start),
+        given_(start) {}
+
+  // --- opening
+
+  asio::awaitable<Cursor> begin(Cursor committed) override {
+    const auto give_up_at = Clock::now() + lock_wait;
+    for (;;) {
+      try {
+        co_await open();
+        break;
+      } catch (const Error& error) {
+        if (error.kind() != ErrorKind::fenced || Clock::now() >= give_up_at) {
+          throw;
+        }
+      }
+      co_await wake_.wait(Clock::now() + lock_retry);
+      if (!tenure_.holds()) {
+        co_return committed;
+      }
+    }
+    for (const std::string& said : writer_->recovered().said) {
+      place_.say(said);
+    }
+    const auto end = writer_->recovered().end;
+    if (end) {
+      finished_ = given_ = cursor_of(*end);
+      generation_ = end->generation;
+      if (end->next < committed.offset) {
+        place_.say(
+            fmt::format("{}: its archive in {} ends at offset {}, and the group archive had come to {}: what "
+                        "is between is taken "
+                        "from the log again",
+                        place(), *place_.options.archive, end->next, committed.offset));
+      }
+    } else if (committed.entry >
+               EntryId{}) {  // not where the group was registered: an archive had come there
+      finished_ = given_ = {};
+      place_.say(
+          fmt::format("{}: {} has no archive of it, and the group archive had come to offset {} with another "
+                      "one: everything is "
+                      "taken from the log again",
+                      place(), *place_.options.archive, committed.offset));
+    }
+    co_return given_;
+  }
+
+  // --- entries
+
+  [[nodiscard]] bool takes_barriers() const override { return true; }
+  [[nodiscard]] bool wants_entry() const override {
+    return writer_ && !finishing_ && paused_.empty() && refused_.empty() && batch_bytes_ < batch_bytes_max;
+  }
+
+  void give(FetchedEntry entry) override {
+    if (batch_.empty()) {
+      due_ = place_.options.ending == Ending::drained ? Clock::now() : Clock::now() + linger;
+    }
+    given_ = {entry.entry.next(), entry.entry.id};
+    batch_bytes_ += entry.entry.frame.size() + 1;
+    batch_.push_back(std::move(entry));
+  }
+
+  void pump() override {
+    if (error_) {
+      std::rethrow_exception(error_);
+    }
+    if (running_ || !writer_ || !tenure_.holds() || Clock::now() < retry_at_) {
+      return;
+    }
+    const bool due = finishing_ || batch_bytes_ >= batch_bytes_max || Clock::now() >= due_;
+    if (!refused_.empty() || (!batch_.empty() && due)) {
+      submit();
+    }
+  }
+
+  [[nodiscard]] std::optional<Clock::time_point> next_time() const override {
+    if (running_ || !writer_ || (batch_.empty() && refused_.empty())) {
+      return std::nullopt;
+    }
+    return refused_.empty() ? due_ : retry_at_;
+  }
+
+  void finish() override { finishing_ = true; }
+  [[nodiscard]] bool running() const override { return running_ || !batch_.empty() || !refused_.empty(); }
+
+  asio::awaitable<void> end(Leave) override {
+    finishing_ = true;
+    while (running_) {
+      co_await came_back_.wait();
+    }
+    batch_.clear();
+    batch_bytes_ = 0;
+    refused_.clear();
+    writer_.reset();
+  }
+
+  [[nodiscard]] Cursor finished() const override { return finished_; }
+  [[nodiscard]] bool empty() const override { return given_.entry == finished_.entry; }
+  [[nodiscard]] bool settled() const override { return empty(); }
+  [[nodiscard]] Doing doing() const override {
+    Doing doing;
+    doing.at = finished_.offset;
+    doing.state = !refused_.empty() ? "retrying" : paused_.empty() ? "running" : "paused";
+    doing.error = refused_.empty() ? paused_ : refused_;
+    doing.since = refused_since_;
+    doing.attempt = attempts_;
+    return doing;
+  }
+  [[nodiscard]] bool halted() const override { return false; }
+  void pause(const std::string& why) override { paused_ = why; }
+  void collect(Commit& commit) override { commit.passed = std::max(commit.passed, generation_); }
+
+ private:
+  [[nodiscard]] std::string place() const { return continuum::place(place_.topic.name, tenure_.partition); }
+
+  // On the disk's thread; a directory may hang as a file may.
+  asio::awaitable<void> open() {
+    struct Opening {
+      std::unique_ptr<ArchiveWriter> writer;
+      std::exception_ptr error;
+    };
+    const auto opening = std::make_shared<Opening>();
+    on_disk([opening, archive = *place_.options.archive, topic = place_.topic.name,
+             log_id = place_.topic.log_id, partition = tenure_.partition] {
+      try {
+        opening->writer =
+            std::make_unique<ArchiveWriter>(archive, topic, partition, log_id, ArchiveOptions{});
+      } catch (...) {
+        opening->error = std::current_exception();
+      }
+    });
+    while (running_) {
+      co_await came_back_.wait();
+    }
+    if (opening->error) {
+      std::rethrow_exception(opening->error);
+    }
+    writer_ = std::move(opening->writer);
+  }
+
+  void submit() {
+    const auto job = std::make_shared<DiskJob>();
+    job->entries = std::move(batch_);
+    batch_.clear();
+    batch_bytes_ = 0;
+    on_disk([job, writer = writer_.get()] { job->run(*writer); },
+            [job, self = shared_from_this()] { self->written(*job); });
+  }
+
+  // Runs it on a thread of the disk, and `then` on ours. This object lives until then, and ends here: its
+  // timer belongs to this thread.
+  void on_disk(std::function<void()> run, std::function<void()> then = {}) {
+    running_ = true;
+    place_.disk->submit([run = std::move(run), then = std::move(then), self = shared_from_this()]() mutable {
+      run();
+      const asio::any_io_executor executor = self->place_.executor;
+      asio::post(executor, [then = std::move(then), self = std::move(self)] {
+        self->running_ = false;
+        if (then) {
+          then();
+        }
+        self->came_back_.notify();
+      });
+    });
+  }
+
+  void written(DiskJob& job) {
+    error_ = job.error;
+    if (job.durable && job.durable->entry > finished_.entry) {
+      place_.handled += job.durable->next - finished_.offset;
+      finished_ = cursor_of(*job.durable);
+      generation_ = job.durable->generation;
+    }
+    // What did not fit comes before what was given meanwhile.
+    for (std::size_t i = job.entries.size(); i > job.appended && !error_; --i) {
+      batch_bytes_ += job.entries[i - 1].entry.frame.size() + 1;
+      batch_.insert(batch_.begin(), std::move(job.entries[i - 1]));
+    }
+    if (!job.refused.empty()) {
+      note_refusal(job.refused);
+    } else if (!refused_.empty()) {
+      place_.say(fmt::format("{}: its archive is written again", place()));
+      refused_.clear();
+      attempts_ = 0;
+    }
+    wake_.notify();
+  }
+
+  void note_refusal(const std::string& why) {
+    if (refused_.empty()) {
+      place_.say(why);
+      refused_since_ = std::chrono::time_point_cast<Milliseconds>(std::chrono::system_clock::now());
+    }
+    refused_ = why;
+    const Milliseconds pause = std::min(retry_max, retry_min * (std::int64_t{1} << std::min(attempts_, 10U)));
+    ++attempts_;
+    retry_at_ = Clock::now() + pause;
+  }
+
+  Workplace& place_;
+  const Tenure& tenure_;
+  Wake& wake_;
+  Wake came_back_;  // from a thread of the disk
+  std::unique_ptr<ArchiveWriter> writer_;
+  std::vector<FetchedEntry> batch_;
+  std::size_t batch_bytes_ = 0;
+  Clock::time_point due_{};
+  bool running_ = false;  // on the disk's thread
+  bool finishing_ = false;
+  std::exception_ptr error_;
+  Cursor finished_;  // durable
+  Generation generation_;
+  Cursor given_;
+  std::string paused_;
+  std::string refused_;  // why the disk does not take it; empty: it does
+  SystemTime refused_since_{};
+  std::uint32_t attempts_ = 0;
+  Clock::time_point retry_at_{};
+};
+
+}  // namespace
+
+std::shared_ptr<Sink> make_archiver(Workplace& place, const Tenure& tenure, const Cursor& start, Wake& wake) {
+  return std::make_shared<Archiver>(place, tenure, start, wake);
+}
+
+}  // namespace continuum

@@ -1,0 +1,237 @@
+// `work --archive`: what is on disk is the log (G8), whatever happens to the worker.
+#include "redis/work.hpp"
+#include "unit/archive_data.hpp"
+
+#include "continuum/archive_writer.hpp"
+
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <csignal>
+#include <random>
+
+using namespace continuum;
+using namespace test;
+
+namespace {
+
+const std::string group_name(archive_group);
+
+// The log of topic t and an archive of it.
+struct Archived {
+  explicit Archived(std::uint32_t partitions = 1) : work(partitions) {
+    begin_group();
+    work.options().group = group_name;
+    work.options().archive = place.path();
+  }
+  void begin_group() {
+    work.data().topic() = load_topic(*session, "t");
+    register_group(*session, work.data().topic(), group_name, "start");
+  }
+
+  // One entry of so many events.
+  void publish(std::uint32_t events, std::uint32_t generation = 1) {
+    std::vector<std::string> lines;
+    for (std::uint32_t i = 0; i < events; ++i, ++published) {
+      const std::string number = std::to_string(published);
+      lines.push_back(event_line("e" + number, "k" + std::to_string(published % 17)));
+      all += lines.back() + "\n";
+    }
+    work.data().append(0, lines, events % 3 == 0 ? Frames::plain : Frames::automatic, generation);
+  }
+
+  [[nodiscard]] GroupState state() {
+    return *parse_group(work.data().command("HGETALL", group_key("t", Partition(0), group_name))[0]);
+  }
+  [[nodiscard]] ReadBack read() {
+    ReadBack back;
+    const ArchiveDirectory directory(place.path());
+    ArchiveReader reader(directory, "t", Partition(0), work.data().topic().log_id,
+                         {.to = state().cursor.offset});
+    while (const auto entry = reader.next()) {
+      back.ids.push_back(entry->id);
+      if (entry->barrier()) {
+        back.barriers.push_back(entry->first);
+      }
+      back.lines += entry->lines;
+    }
+    return back;
+  }
+  // Every entry of the log, barriers too.
+  [[nodiscard]] std::vector<EntryId> log_ids() {
+    std::vector<EntryId> ids;
+    const auto replies = work.data().command("XRANGE", work.data().log(0), "-", "+");
+    for (std::size_t i = 0; i < replies[0].size(); ++i) {
+      ids.push_back(parse_entry(replies[0][i], "t", Partition(0)).id);
+    }
+    return ids;
+  }
+
+  Work work;
+  std::unique_ptr<redis::Session> session = work.session();
+  ArchivePlace place;
+  std::uint64_t published = 0;
+  std::string all;
+};
+
+}  // namespace
+
+TEST_SUITE("archive") {
+  TEST_CASE("a worker archives the entries of the log, and commits what is durable") {
+    Archived archived;
+    archived.publish(40);
+    archived.publish(1);
+    archived.work.data().seal(0, 2, "old");
+    archived.publish(300, 2);
+    archived.publish(2, 2);
+    const auto summary = archived.work.run();
+    CHECK(summary.handled == 343);
+    const ReadBack back = archived.read();
+    CHECK(back.lines == archived.all);
+    CHECK(back.ids == archived.log_ids());
+    CHECK(back.barriers == std::vector{Offset(0), Offset(41)});
+    CHECK(archived.state().cursor.offset == Offset(343));
+    CHECK(archived.state().cursor.entry == archived.log_ids().back());
+    CHECK(archived.state().passed == Generation(2));
+    CHECK(verify(archived.place).problems.empty());
+    // Nothing to do is nothing done.
+    CHECK(archived.work.run().handled == 0);
+    CHECK(archived.read().lines == archived.all);
+  }
+
+  TEST_CASE("a worker that goes on archives what comes, and everything of it when it is stopped") {
+    Archived archived;
+    Running running(archived.work);
+    archived.publish(3);
+    await("the first event is durable", [&] { return archived.state().cursor.offset == Offset(3); });
+    for (int i = 0; i < 50; ++i) {
+      archived.publish(1 + static_cast<std::uint32_t>(i));
+    }
+    await("the rest is durable",
+          [&] { return archived.state().cursor.offset == Offset(archived.published); });
+    running.stop();
+    CHECK(archived.read().lines == archived.all);
+    // A trickle shares frames and syncs.
+    CHECK(archived.place.segments().size() == 1);
+  }
+
+  TEST_CASE("killed again and again, an archive has every event of the log once") {
+    Archived archived;
+    std::mt19937 random(9);
+    archived.work.options().ending = Ending::never;
+    archived.work.options().lease = Milliseconds(200);
+    for (int round = 0; round < 15; ++round) {
+      const pid_t child = ::fork();
+      if (child == 0) {
+        (void)archived.work.run();
+        ::_exit(0);
+      }
+      const auto entries = 1 + random() % 40;
+      for (std::uint64_t i = 0; i < entries; ++i) {
+        archived.publish(1 + static_cast<std::uint32_t>(random() % 60));
+        std::this_thread::sleep_for(std::chrono::milliseconds(random() % 30));
+      }
+      ::kill(child, SIGKILL);
+      ::waitpid(child, nullptr, 0);
+    }
+    archived.work.options().ending = Ending::drained;
+    (void)archived.work.run();
+    const ReadBack back = archived.read();
+    CHECK(back.lines == archived.all);
+    CHECK(back.ids == archived.log_ids());
+    CHECK(verify(archived.place).problems.empty());
+  }
+
+  TEST_CASE("an archive that is older than the group's cursor is filled up from the log") {
+    Archived archived;
+    archived.publish(10);
+    (void)archived.work.run();
+    const fs::path older = archived.place.path() + "-older";
+    fs::copy(archived.place.path(), older, fs::copy_options::recursive);
+    archived.publish(10);
+    (void)archived.work.run();
+    SUBCASE("an older copy of it") {
+      fs::remove_all(archived.place.path());
+      fs::copy(older, archived.place.path(), fs::copy_options::recursive);
+    }
+    SUBCASE("an empty directory") {
+      fs::remove_all(archived.place.path());
+      fs::create_directory(archived.place.path());
+    }
+    archived.publish(10);
+    (void)archived.work.run();
+    CHECK(archived.read().lines == archived.all);
+    CHECK(archived.work.said().find("from the log again") != std::string::npos);
+    fs::remove_all(older);
+  }
+
+  TEST_CASE("what is neither in the archive nor in the log is loss, and nothing is archived over it") {
+    Archived archived;
+    archived.publish(10);
+    archived.publish(10);
+    (void)archived.work.run();
+    fs::remove_all(archived.place.path());
+    fs::create_directory(archived.place.path());
+    archived.work.data().command("XTRIM", archived.work.data().log(0), "MAXLEN", 1);
+    archived.publish(10);
+    for (int run = 0; run < 2; ++run) {
+      std::string message;
+      CHECK(kind_of([&] { (void)archived.work.run(); }, &message) == ErrorKind::loss);
+      CHECK(message.find("offsets 0 to 9") != std::string::npos);
+      CHECK(archived.place.files(".zst").empty());
+    }
+  }
+
+  TEST_CASE("a log whose beginning was trimmed before there was an archive is archived from there") {
+    Archived archived;
+    archived.publish(10);
+    archived.publish(10);
+    archived.work.data().command("DEL", group_key("t", Partition(0), group_name));
+    archived.work.data().command("XTRIM", archived.work.data().log(0), "MAXLEN", 1);
+    archived.begin_group();
+    archived.publish(10);
+    (void)archived.work.run();
+    const std::string lines = archived.read().lines;
+    CHECK(std::count(lines.begin(), lines.end(), '\n') == 20);
+    CHECK(archived.all.ends_with(lines));
+    CHECK(verify(archived.place).problems.empty());
+  }
+
+  TEST_CASE("a directory that is not there ends the worker, and nothing is committed") {
+    Archived archived;
+    archived.publish(10);
+    archived.work.options().archive = archived.place.path() + "/not-mounted";
+    std::string message;
+    CHECK(kind_of([&] { (void)archived.work.run(); }, &message) == ErrorKind::usage);
+    CHECK(message.find("not-mounted") != std::string::npos);
+    CHECK(archived.state().cursor.offset == Offset(0));
+  }
+
+  TEST_CASE("while the disk takes nothing the worker says so and commits nothing, and then goes on") {
+    Archived archived;
+    archived.publish(500);
+    (void)archived.work.run();
+    const auto old_handler = std::signal(SIGXFSZ, SIG_IGN);
+    struct rlimit before {};
+    ::getrlimit(RLIMIT_FSIZE, &before);
+    archived.publish(5000);
+    {
+      struct rlimit small = before;
+      small.rlim_cur = 2000;
+      ::setrlimit(RLIMIT_FSIZE, &small);
+      Running running(archived.work);
+      await("it is said", [&] { return archived.work.said().find("File too large") != std::string::npos; });
+      await("it is seen", [&] { return archived.state().state == "retrying"; });
+      CHECK(archived.state().cursor.offset == Offset(500));
+      ::setrlimit(RLIMIT_FSIZE, &before);
+      await("it is durable", [&] { return archived.state().cursor.offset == Offset(5500); });
+      running.stop();
+    }
+    std::signal(SIGXFSZ, old_handler);
+    CHECK(archived.work.said().find("is written again") != std::string::npos);
+    CHECK(archived.read().lines == archived.all);
+    CHECK(verify(archived.place).problems.empty());
+  }
+}

@@ -35,6 +35,7 @@ void add_publish(CLI::App& command, Context& context);
 void add_work(CLI::App& command, Context& context);
 void add_handlers(CLI::App& command, Context& context);
 void add_handlers_try(CLI::App& command, Context& context);
+void add_archive(CLI::App& command, Context& context);
 void add_replay(CLI::App& command, Context& context);
 void add_cursor(CLI::App& command, Context& context);
 void add_inspect(CLI::App& command, Context& context);

@@ -1,0 +1,208 @@
+// continuum archive: what is in an archive on disk, whether it is whole, and mending what can be made anew.
+// Asks no server.
+#include "continuum/archive_check.hpp"
+
+#include "commands.hpp"
+#include "options.hpp"
+#include "output.hpp"
+#include "selectors.hpp"
+
+#include "continuum/error.hpp"
+#include "continuum/event.hpp"
+#include "continuum/units.hpp"
+
+#include <CLI/CLI.hpp>
+
+#include <memory>
+
+namespace continuum::app {
+namespace {
+
+struct Options {
+  std::string directory;
+  std::optional<std::string> topic;
+  std::vector<Partition> partitions;
+  bool yes = false;
+};
+
+ArchiveCheckOptions chosen(const Options& options) {
+  ArchiveCheckOptions out;
+  if (options.topic) {
+    out.topics.push_back(*options.topic);
+  }
+  out.partitions = options.partitions;
+  return out;
+}
+
+std::optional<std::string> text_of(const std::optional<SystemTime>& time) {
+  return time ? std::optional(format_time(*time)) : std::nullopt;
+}
+
+// --- ls
+
+int list(const Context& context, const Options& options) {
+  Output out;
+  Table table({{"TOPIC"},
+               {"PARTITION", Table::Align::right},
+               {"FIRST", Table::Align::right},
+               {"LAST", Table::Align::right},
+               {"EVENTS", Table::Align::right},
+               {"FROM"},
+               {"TO"},
+               {"BYTES", Table::Align::right}});
+  for (const auto& segment : list_archive(options.directory, chosen(options))) {
+    if (context.json) {
+      out.line(JsonObject()
+                   .add("topic", segment.topic)
+                   .add("partition", segment.partition)
+                   .add("path", segment.path)
+                   .add("first", segment.first)
+                   .add("next", segment.next)
+                   .add("events", segment.events())
+                   .add("first_time", text_of(segment.first_time))
+                   .add("last_time", text_of(segment.last_time))
+                   .add("bytes", segment.bytes)
+                   .add("index_bytes", segment.index_bytes)
+                   .text());
+      continue;
+    }
+    const bool any = segment.events() > 0;
+    table.row({segment.topic, fmt::format("{}", segment.partition), fmt::format("{}", segment.first),
+               any ? std::to_string(segment.next.value - 1) : std::string(), segment.events(),
+               text_of(segment.first_time).value_or(""), text_of(segment.last_time).value_or(""),
+               format_bytes(segment.bytes)});
+  }
+  if (!context.json) {
+    table.print(out);
+  }
+  out.flush();
+  return 0;
+}
+
+// --- verify
+
+std::string range_of(const ArchiveProblem& problem) {
+  if (!problem.from) {
+    return {};
+  }
+  if (!problem.to) {
+    return fmt::format("{}-", *problem.from);
+  }
+  return *problem.to == *problem.from ? std::string("none")
+                                      : fmt::format("{}-{}", *problem.from, problem.to->value - 1);
+}
+
+std::string json_of(const ArchiveProblem& problem) {
+  return JsonObject()
+      .add("kind", name_of(problem.kind))
+      .add("topic", problem.topic)
+      .add("partition", problem.partition)
+      .add("path", problem.path)
+      .add("from", problem.from)
+      .add("to", problem.to)
+      .add("byte", problem.position)
+      .add("what", problem.what)
+      .text();
+}
+
+int verify(const Context& context, const Options& options) {
+  Output out;
+  auto check_options = chosen(options);
+  Progress progress("verify", bytes_to_verify(options.directory, check_options),
+                    context.quiet ? Progress::Show::never : Progress::Show::automatic);
+  Table table({{"KIND"},
+               {"TOPIC"},
+               {"PARTITION", Table::Align::right},
+               {"OFFSETS"},
+               {"BYTE", Table::Align::right},
+               {"FILE"},
+               {"WHAT"}});
+  std::uint64_t problems = 0;
+  check_options.on_progress = [&](std::uint64_t bytes) { progress.update(bytes); };
+  check_options.on_problem = [&](const ArchiveProblem& problem) {
+    ++problems;
+    if (context.json) {
+      out.line(json_of(problem));
+      return;
+    }
+    table.row({name_of(problem.kind), problem.topic, fmt::format("{}", problem.partition), range_of(problem),
+               fmt::format("{}", problem.position), problem.path.substr(problem.path.rfind('/') + 1),
+               problem.what});
+  };
+  const auto totals = verify_archive(options.directory, check_options);
+  progress.clear();
+  if (context.json) {
+    JsonObject summary;
+    summary.add("partitions", totals.partitions).add("segments", totals.segments);
+    summary.add("events", totals.events).add("bytes", totals.bytes).add("problems", problems);
+    out.line(JsonObject().add_raw("summary", summary.text()).text());
+  } else {
+    if (!table.empty()) {
+      table.print(out);
+      out.line("");
+    }
+    out.line(fmt::format("{} events in {} segments of {} partitions, {}: {}", format_count(totals.events),
+                         format_count(totals.segments), format_count(totals.partitions),
+                         format_bytes(totals.bytes),
+                         problems == 0 ? "every byte is right" : fmt::format("problems: {}", problems)));
+  }
+  out.flush();
+  return problems == 0 ? 0 : static_cast<int>(ErrorKind::loss);
+}
+
+// --- repair
+
+int repair(const Context& context, const Options& options) {
+  const auto mode = options.yes ? RepairMode::act : RepairMode::dry_run;
+  const auto list = repair_archive(options.directory, chosen(options), mode);
+  Output out;
+  Table table({{"TOPIC"}, {"PARTITION", Table::Align::right}, {"FILE"}, {"WHAT"}});
+  for (const auto& repair : list) {
+    if (context.json) {
+      out.line(JsonObject()
+                   .add("topic", repair.topic)
+                   .add("partition", repair.partition)
+                   .add("path", repair.path)
+                   .add("what", repair.what)
+                   .add("done", options.yes)
+                   .text());
+      continue;
+    }
+    table.row({repair.topic, fmt::format("{}", repair.partition),
+               repair.path.substr(repair.path.rfind('/') + 1), repair.what});
+  }
+  if (!context.json && !table.empty()) {
+    table.print(out);
+  }
+  out.flush();
+  if (list.empty()) {
+    say(context, "nothing to repair. Whether every event is whole, `continuum archive verify` says");
+  } else if (!options.yes) {
+    say(context, "nothing was changed: --yes does it");
+  }
+  return 0;
+}
+
+CLI::App& add(CLI::App& command, Context& context, const char* name, const char* summary,
+              const std::shared_ptr<Options>& options, int (*run)(const Context&, const Options&)) {
+  CLI::App& sub = add_subcommand(command, name, summary);
+  sub.add_option("DIR", options->directory, "the archive: the directory given to work --archive")->required();
+  add_text(sub, "-t,--topic", "NAME", options->topic, "this topic only");
+  add_parsed(sub, "-p,--partition", "N|LIST", "these partitions only: 0,2,5-7",
+             [options](const std::string& text) { options->partitions = parse_partition_list(text); });
+  run_with(sub, context, [&context, options, run] { return run(context, *options); });
+  return sub;
+}
+
+}  // namespace
+
+void add_archive(CLI::App& command, Context& context) {
+  const auto options = std::make_shared<Options>();
+  add(command, context, "verify", "read every byte; damage is exit 4", options, verify);
+  add(command, context, "ls", "its segments: offsets, times, sizes", options, list);
+  CLI::App& sub = add(command, context, "repair", "make indexes anew, cut torn ends; shows what it would do",
+                      options, repair);
+  add_flag(sub, "-y,--yes", options->yes, "do it");
+}
+
+}  // namespace continuum::app

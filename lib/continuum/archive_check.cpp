@@ -7,7 +7,6 @@
 #include "continuum/frame.hpp"
 #include "continuum/names.hpp"
 
-#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 

@@ -15,15 +15,6 @@ namespace continuum {
 // More than a writer has written without a sync: only that much of an end may be torn.
 inline constexpr std::uint64_t unsynced_bytes_max = std::uint64_t{128} << 20;
 
-// What of a segment follows its last sound frame.
-struct TornTail {
-  Offset segment;
-  std::uint64_t position = 0;  // where it begins
-  std::uint64_t bytes = 0;
-  Offset from;
-  std::string why;
-};
-
 struct ArchiveEnd {
   std::optional<FrameHeader> last;  // nothing: no frame is left
   Offset segment;                   // that holds it

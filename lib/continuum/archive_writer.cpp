@@ -4,7 +4,6 @@
 #include "continuum/archive_recovery.hpp"
 #include "continuum/error.hpp"
 #include "continuum/names.hpp"
-#include "continuum/units.hpp"
 
 #include <unistd.h>
 #include <zstd.h>

@@ -217,6 +217,26 @@ std::optional<std::size_t> header_size(std::string_view bytes) {
   return size >= header_bytes_least && size <= header_bytes_max ? std::optional(size) : std::nullopt;
 }
 
+bool begins_header(std::string_view bytes, const ArchiveIdentity& identity, Offset least) {
+  if (bytes.size() < header_begin_bytes || !header_size(bytes)) {
+    return false;
+  }
+  Take take(bytes.substr(preamble_bytes));
+  const auto version = take.number<std::uint8_t>();
+  const auto kind = take.number<std::uint8_t>();
+  if (version != format_version || (kind != kind_events && kind != kind_barrier)) {
+    return false;
+  }
+  std::string ids;
+  put_number(ids, identity.partition.value);
+  put_id(ids, identity.log_id);
+  put_id(ids, identity.archive_id);
+  const bool ours = take.bytes(ids.size()) == ids;
+  (void)take.number<std::uint32_t>();  // the generation
+  const auto first = take.number<std::uint64_t>();
+  return ours && first >= least.value && first <= number_max;
+}
+
 HeaderRead read_header(std::string_view bytes, ArchiveIdentity& identity, FrameHeader& header) {
   if (header_size(bytes) != bytes.size()) {
     return HeaderRead::damaged;

@@ -71,6 +71,12 @@ void append_header(std::string& out, const ArchiveIdentity& identity, FrameHeade
 // The bytes that the header at the start of `bytes` has, by its first 8; nullopt when there is none.
 [[nodiscard]] std::optional<std::size_t> header_size(std::string_view bytes);
 
+// Bytes at the start of a header that begins_header() looks at.
+inline constexpr std::size_t header_begin_bytes = 58;
+// Whether it may be the header of an event or barrier of that archive at `least` or behind: without a look at
+// the rest of it, and at its hash.
+[[nodiscard]] bool begins_header(std::string_view bytes, const ArchiveIdentity& identity, Offset least);
+
 enum class HeaderRead : std::uint8_t {
   sound,
   damaged,

@@ -95,24 +95,27 @@ SegmentScanner::Look SegmentScanner::look_at(std::uint64_t position) {
   return look;
 }
 
-// Only one that can follow: what lies in the data of a frame may look like a header.
+// Only one that can follow: what lies in the data of a frame may look like a header. Most of what a stranger
+// puts there is found out before megabytes of it are hashed.
 std::optional<ArchivedFrame> SegmentScanner::find_from(std::uint64_t position) {
+  constexpr std::size_t overlap = header_begin_bytes - 1;
   while (position < file_.bytes()) {
     const std::string_view bytes = file_.read(position, search_bytes);
-    const std::size_t at = bytes.find(archive_magic);
-    if (at == std::string_view::npos) {
-      if (bytes.size() < archive_magic.size()) {
-        break;
+    std::size_t at = bytes.find(archive_magic);
+    while (at != std::string_view::npos && !begins_header(bytes.substr(at), identity_, expected_)) {
+      at = bytes.find(archive_magic, at + 1);
+    }
+    if (at != std::string_view::npos) {
+      Look look = look_at(position + at);
+      if (look.ours && look.frame.header.first >= expected_) {
+        return std::move(look.frame);
       }
-      position += bytes.size() - (archive_magic.size() - 1);
-      continue;
+      position += at + 1;
+    } else if (bytes.size() <= overlap) {
+      break;
+    } else {
+      position += bytes.size() - overlap;
     }
-    position += at;
-    Look look = look_at(position);
-    if (look.ours && look.frame.header.first >= expected_) {
-      return std::move(look.frame);
-    }
-    ++position;
   }
   return std::nullopt;
 }

@@ -121,6 +121,40 @@ Descriptor make_directory(int at, const std::string& name, const std::string& pa
   return open_directory(at, name, path);
 }
 
+enum class Found : std::uint8_t { partition, foreign, other };
+
+// What `name`, which is that of a partition, is.
+Found look_at_partition(int topic, const std::string& name, const std::string& path) {
+  const Descriptor fd(openat(topic, name.c_str(), directory_flags | O_NOFOLLOW));
+  if (!fd) {
+    // One that may not be read is an error of whoever opens it.
+    return errno == ELOOP || errno == ENOTDIR ? Found::foreign : Found::partition;
+  }
+  struct stat found {};
+  if (fstatat(fd.get(), PartitionDirectory::identity_name, &found, AT_SYMLINK_NOFOLLOW) == 0) {
+    return Found::partition;
+  }
+  const auto names = names_in(fd.get(), path);
+  const bool segments = std::ranges::any_of(
+      names, [](const std::string& inside) { return offset_in(inside, segment_suffix).has_value(); });
+  return segments ? Found::partition : Found::other;
+}
+
+std::vector<Partition> partitions_in(int archive, const std::string& topic, const std::string& path,
+                                     Found wanted) {
+  const Descriptor fd = open_directory(archive, topic, path);
+  std::vector<Partition> partitions;
+  for (const auto& name : names_in(fd.get(), path)) {
+    const auto number = number_in(name, partitions_max - 1);
+    if (number && name == std::to_string(*number) &&
+        look_at_partition(fd.get(), name, path + "/" + name) == wanted) {
+      partitions.emplace_back(static_cast<Partition::rep>(*number));
+    }
+  }
+  std::ranges::sort(partitions);
+  return partitions;
+}
+
 std::string path_below(std::string_view archive, std::string_view topic, Partition partition) {
   return fmt::format("{}/{}/{}", archive, topic, partition);
 }
@@ -159,17 +193,11 @@ std::vector<std::string> ArchiveDirectory::topics() const {
 }
 
 std::vector<Partition> ArchiveDirectory::partitions(std::string_view topic) const {
-  const std::string path = path_ + "/" + std::string(topic);
-  const Descriptor fd = open_directory(fd_.get(), std::string(topic), path);
-  std::vector<Partition> partitions;
-  for (const auto& name : names_in(fd.get(), path)) {
-    const auto number = number_in(name, partitions_max - 1);
-    if (number && name == std::to_string(*number)) {
-      partitions.emplace_back(static_cast<Partition::rep>(*number));
-    }
-  }
-  std::ranges::sort(partitions);
-  return partitions;
+  return partitions_in(fd_.get(), std::string(topic), path_ + "/" + std::string(topic), Found::partition);
+}
+
+std::vector<Partition> ArchiveDirectory::foreign_partitions(std::string_view topic) const {
+  return partitions_in(fd_.get(), std::string(topic), path_ + "/" + std::string(topic), Found::foreign);
 }
 
 PartitionDirectory::PartitionDirectory(std::string path, std::string_view topic, Partition partition)
@@ -243,23 +271,26 @@ std::optional<ArchiveIdentity> PartitionDirectory::identity() const {
 }
 
 void PartitionDirectory::write_identity(const ArchiveIdentity& identity) const {
-  remove(new_name);
+  // A name of its own: nobody can hold the lock yet, and two may be at it.
+  const std::string making = fmt::format("{}-{}", new_name, random_id());
   const std::string text = fmt::format("continuum archive 1\ntopic {}\npartition {}\nlog {}\narchive {}\n",
                                        topic_, partition_, identity.log_id, identity.archive_id);
   {
-    const Descriptor file = open(new_name, Access::create);
+    const Descriptor file = open(making, Access::create);
     if (const int error = write_all(file.get(), text); error != 0) {
+      remove(making);
       fail(ErrorKind::server, "cannot write {}: {}", printable(path_of(identity_name)), std::strerror(error));
     }
     if (fsync(file.get()) != 0) {
       fail_at(ErrorKind::server, "sync", path_of(identity_name));
     }
   }
-  // Of two writers that begin at the same time the first one's identity stays.
-  if (linkat(fd_.get(), new_name, fd_.get(), identity_name, 0) != 0 && errno != EEXIST) {
+  // Of two writers that begin at the same time the first one's identity stays; it may have tidied up by now.
+  if (linkat(fd_.get(), making.c_str(), fd_.get(), identity_name, 0) != 0 && errno != EEXIST &&
+      !(errno == ENOENT && exists(identity_name))) {
     fail_at(ErrorKind::server, "create", path_of(identity_name));
   }
-  remove(new_name);
+  remove(making);
   sync();
 }
 
@@ -300,7 +331,9 @@ PartitionDirectory::Contents PartitionDirectory::contents() const {
       contents.segments.push_back(*segment);
     } else if (const auto index = offset_in(name, index_suffix)) {
       contents.indexes.push_back(*index);
-    } else if (name != identity_name && name != new_name) {
+    } else if (name == new_name || name.starts_with(std::string(new_name) + "-")) {
+      contents.unfinished.push_back(std::move(name));
+    } else if (name != identity_name) {
       contents.foreign.push_back(std::move(name));
     }
   }

@@ -4,7 +4,7 @@
 //   DIR/TOPIC/PARTITION/archive                        what this is (below); locked (flock) by its writer
 //                       <offset>.ndjson.zst            segments; the offset of the first event, 20 digits
 //                       <offset>.index                 of each segment; can be made anew at any time
-//                       new                            being made, or left by a crash
+//                       new, new-<id>                  being made, or left by a crash
 //
 //   archive = "continuum archive 1" LF "topic " name LF "partition " number LF "log " id LF "archive " id LF
 #pragma once
@@ -27,9 +27,12 @@ class ArchiveDirectory {
   explicit ArchiveDirectory(std::string path);
 
   [[nodiscard]] const std::string& path() const { return path_; }
-  // Ascending: what looks like topics, and partitions of them. A name that no topic has is passed over.
+  // Ascending: topics, and partitions of them, which have an identity or segments. What else is there is
+  // passed over.
   [[nodiscard]] std::vector<std::string> topics() const;
   [[nodiscard]] std::vector<Partition> partitions(std::string_view topic) const;
+  // What has the name of a partition of a topic, and is no directory: a symbolic link, for one.
+  [[nodiscard]] std::vector<Partition> foreign_partitions(std::string_view topic) const;
 
  private:
   friend class PartitionDirectory;
@@ -60,9 +63,10 @@ class PartitionDirectory {
   [[nodiscard]] bool is_locked() const;
 
   struct Contents {
-    std::vector<Offset> segments;      // ascending
-    std::vector<Offset> indexes;       // ascending
-    std::vector<std::string> foreign;  // names of files that are no part of an archive
+    std::vector<Offset> segments;         // ascending
+    std::vector<Offset> indexes;          // ascending
+    std::vector<std::string> unfinished;  // being made, or left by a crash
+    std::vector<std::string> foreign;     // names of files that are no part of an archive
   };
   [[nodiscard]] Contents contents() const;
 

@@ -21,6 +21,7 @@ namespace {
 constexpr std::size_t whole_from_bytes = 32 << 10;
 constexpr std::size_t gathered_bytes_max = 256 << 10;
 constexpr int gathered_level = 3;
+constexpr std::size_t gathered_producers_max = 1024;  // names may be long, and a header has a limit
 constexpr std::size_t producer_name_bytes_max = 1024;
 constexpr std::size_t digest_bytes_max = 64;
 
@@ -187,6 +188,7 @@ struct ArchiveWriter::Impl {
     if (!gathered.entries.empty() &&
         (gathered_lines.size() + lines.size() > gathered_bytes_max ||
          gathered.generation != entry.generation || gathered.entries.size() == gathered_entries_max ||
+         gathered.producers.size() == gathered_producers_max ||
          gathered.events + entry.events > frame_events_max)) {
       flush_gathered();
     }

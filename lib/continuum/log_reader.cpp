@@ -158,7 +158,7 @@ void LogReader::take_stream(Partition partition, redis::Reply entries) {
   try {
     for (std::size_t i = 0; i < size; ++i) {
       parsed.push_back(parse_entry(entries[i], topic_, partition));
-      bytes += parsed.back().frame.size();
+      bytes += parsed.back().frame.size() + parsed.back().producer.size() + parsed.back().digest.size();
     }
   } catch (const Error&) {
     queue.error_ = std::current_exception();
@@ -166,11 +166,15 @@ void LogReader::take_stream(Partition partition, redis::Reply entries) {
   // One copy out of the answer: a partition that stands still would otherwise keep the answers of all.
   auto storage = std::make_shared<std::string>();
   storage->reserve(bytes);
-  for (Entry& entry : parsed) {
+  const auto keep = [&](std::string_view& text) {
     const std::size_t at = storage->size();
-    storage->append(entry.frame);
-    entry.frame = std::string_view(storage->data() + at, entry.frame.size());
-    entry.producer = {};
+    storage->append(text);
+    text = std::string_view(storage->data() + at, text.size());
+  };
+  for (Entry& entry : parsed) {
+    keep(entry.frame);
+    keep(entry.producer);
+    keep(entry.digest);
     queue.position_ = entry.id;
     queue.read_up_to_ = entry.next();
     queue.entries_.push_back({entry, storage});

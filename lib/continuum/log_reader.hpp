@@ -15,7 +15,7 @@
 
 namespace continuum {
 
-// An entry whose frame lies in `storage`, which the entries of one answer share.
+// An entry whose frame and producer lie in `storage`, which the entries of one answer share.
 struct FetchedEntry {
   Entry entry;
   std::shared_ptr<const std::string> storage;

@@ -176,6 +176,16 @@ int finish(const Context& context, const Arguments& args, const WorkSummary& sum
   if (summary.stopped_at_once) {
     return static_cast<int>(ErrorKind::interrupted);
   }
+  if (summary.damaged > 0) {
+    return static_cast<int>(ErrorKind::loss);
+  }
+  if (summary.unarchived > 0) {
+    say(context,
+        fmt::format("the disk of the archive took nothing at the end: of {} partition{} the last events "
+                    "stay in the log, and are archived by the next run",
+                    summary.unarchived, summary.unarchived == 1 ? "" : "s"));
+    return static_cast<int>(ErrorKind::server);
+  }
   return summary.halted.empty() && summary.failed == 0 ? 0 : static_cast<int>(ErrorKind::partial);
 }
 

@@ -8,12 +8,9 @@
 #include "continuum/names.hpp"
 
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
-#include <cerrno>
-#include <cstring>
 
 namespace continuum {
 
@@ -31,30 +28,17 @@ std::uint64_t bytes_of(const PartitionDirectory& directory, const std::string& n
              : 0;
 }
 
-// Calls `visit(directory)` for each partition that was asked for.
-template <class Visit>
-void for_each_partition(const std::string& path, const ArchiveCheckOptions& options, const Visit& visit) {
-  const ArchiveDirectory archive(path);
-  const auto topics = archive.topics();
-  if (topics.empty()) {
-    fail(ErrorKind::usage, "{} is not an archive: it has no directory TOPIC/PARTITION", printable(path));
-  }
-  for (const auto& topic : options.topics) {
-    if (std::ranges::find(topics, topic) == topics.end()) {
-      fail(ErrorKind::usage, "{} has no topic {}{}", printable(path), topic, hint_of(topic, topics));
-    }
-  }
-  for (const auto& topic : topics) {
-    if (!options.topics.empty() && std::ranges::find(options.topics, topic) == options.topics.end()) {
-      continue;
-    }
-    for (const Partition partition : archive.partitions(topic)) {
-      if (options.partitions.empty() ||
-          std::ranges::find(options.partitions, partition) != options.partitions.end()) {
-        visit(archive, topic, partition);
-      }
-    }
-  }
+bool is_chosen(const ArchiveCheckOptions& options, Partition partition) {
+  return options.partitions.empty() ||
+         std::ranges::find(options.partitions, partition) != options.partitions.end();
+}
+
+std::vector<std::string> chosen_topics(const ArchiveDirectory& archive, const ArchiveCheckOptions& options) {
+  auto topics = archive.topics();
+  std::erase_if(topics, [&](const std::string& topic) {
+    return !options.topics.empty() && std::ranges::find(options.topics, topic) == options.topics.end();
+  });
+  return topics;
 }
 
 // --- verify
@@ -124,8 +108,7 @@ class Verifier {
     try {
       if (auto identity = directory_.identity()) {
         identity_ = *identity;
-        // Asked before the segments are opened: what is torn then, a writer tore that is gone.
-        writing_ = directory_.is_locked();
+        lockable_ = true;
         return true;
       }
     } catch (const Error& error) {
@@ -142,7 +125,12 @@ class Verifier {
   }
 
   void verify_segment(Offset first, const std::optional<Offset>& limit) {
+    // Before the segment: what it has is in there, however much a writer appends meanwhile.
+    const auto index_was = read_index_of(first);
     SegmentFile segment(directory_, first, stream_bytes);
+    const std::string_view known = index_was ? std::string_view(*index_was) : std::string_view();
+    indexed_bytes_ = indexed_bytes(known, identity_, first, segment.bytes());
+    cut_short_ = indexed_bytes(known, identity_, first) > segment.bytes();
     ++totals_.segments;
     if (expected_ && first > *expected_) {
       ArchiveProblem hole = about(Kind::hole, PartitionDirectory::segment_name(first));
@@ -186,14 +174,29 @@ class Verifier {
     }
     progress(segment.bytes() - std::min(seen, segment.bytes()));
     expected_ = limit ? std::min(next, *limit) : next;
-    verify_index(first, index, contiguous);
+    if (index_was) {
+      verify_index(first, *index_was, index, contiguous);
+    }
+  }
+
+  // Now, or since the segment was opened.
+  [[nodiscard]] bool is_written(const SegmentFile& segment) const {
+    const std::string name = PartitionDirectory::segment_name(segment.first());
+    return (lockable_ && directory_.is_locked()) || bytes_of(directory_, name) != segment.bytes() ||
+           directory_.contents().segments.back() != segment.first();
   }
 
   void report_damage(const SegmentFile& segment, const SegmentDamage& damage,
                      const std::optional<Offset>& limit) const {
     const bool tail = damage.kind == SegmentDamage::Kind::tail;
-    if (tail && !limit && writing_) {
-      return;
+    const bool superseded = limit && damage.from >= *limit;
+    // A frame that is in the index was whole once. A copy may have an index that is younger.
+    bool torn = tail && !limit && damage.position >= indexed_bytes_;
+    if (torn && is_written(segment)) {
+      if (!cut_short_) {
+        return;
+      }
+      torn = false;
     }
     Kind kind = Kind::damaged;
     switch (damage.kind) {
@@ -206,13 +209,13 @@ class Verifier {
         kind = Kind::foreign;
         break;
       case SegmentDamage::Kind::tail:
-        kind = Kind::tail;
+        kind = torn || superseded ? Kind::tail : Kind::damaged;
         break;
     }
     ArchiveProblem problem = about(kind, PartitionDirectory::segment_name(segment.first()));
     problem.position = damage.position;
     problem.what = damage.why;
-    if (limit && damage.from >= *limit) {
+    if (superseded) {
       problem.what += "; the next segment has these events";
     } else {
       problem.from = damage.from;
@@ -270,26 +273,29 @@ class Verifier {
     return false;
   }
 
-  // A part of the index is no lie: the rest is read from the segment. `made` may lack what a writer has
-  // written since.
-  void verify_index(Offset first, const std::string& made, bool complete) {
+  // nullopt when there is none, or nothing that one may read.
+  std::optional<std::string> read_index_of(Offset first) {
     const std::string name = PartitionDirectory::index_name(first);
     if (!directory_.exists(name)) {
-      return;
+      return std::nullopt;
     }
     try {
-      const Descriptor file = directory_.open(name, PartitionDirectory::Access::read);
-      std::string bytes(made.size() + 1, '\0');
-      const ssize_t size = pread(file.get(), bytes.data(), bytes.size(), 0);
-      bytes.resize(static_cast<std::size_t>(std::max<ssize_t>(size, 0)));
-      progress(bytes.size());
-      const bool longer = bytes.size() > made.size();
-      if (!made.starts_with(std::string_view(bytes).substr(0, made.size())) ||
-          (longer && complete && !writing_)) {
-        tell(Kind::index, name, "it does not say what its segment says: repair makes it anew");
-      }
+      (void)directory_.open(name, PartitionDirectory::Access::read);
     } catch (const Error& error) {
       tell(Kind::index, name, error.message());
+      return std::nullopt;
+    }
+    return read_index(directory_, identity_, first);
+  }
+
+  // A part of the index is no lie: the rest is read from the segment. Of a damaged segment it may have more
+  // than can be `made`.
+  void verify_index(Offset first, const std::string& index, const std::string& made, bool complete) {
+    progress(index.size());
+    if (!made.starts_with(std::string_view(index).substr(0, made.size())) ||
+        (index.size() > made.size() && complete)) {
+      tell(Kind::index, PartitionDirectory::index_name(first),
+           "it does not say what its segment says: repair makes it anew");
     }
   }
 
@@ -297,143 +303,14 @@ class Verifier {
   const ArchiveCheckOptions& options_;
   ArchiveTotals& totals_;
   ArchiveIdentity identity_;
-  bool writing_ = false;
+  bool lockable_ = false;            // there is a file that a writer holds
+  bool cut_short_ = false;           // the segment was longer, by its index
+  std::uint64_t indexed_bytes_ = 0;  // of the segment, by its index
   std::optional<Offset> expected_;
   std::optional<Generation> generation_;
   EntryId last_id_;
   FrameDecoder decoder_;
   std::string lines_;
-};
-
-// --- repair
-
-class Repairer {
- public:
-  Repairer(const ArchiveDirectory& archive, const std::string& topic, Partition partition, RepairMode mode,
-           std::vector<ArchiveRepair>& done)
-      : directory_(archive, topic, partition), mode_(mode), done_(done) {}
-
-  void run() {
-    auto identity = directory_.identity();
-    const bool missing = !identity;
-    if (missing) {
-      identity = find_identity(directory_);
-    }
-    if (!identity) {
-      return;
-    }
-    if (missing) {
-      note(PartitionDirectory::identity_name, "made anew from the segments");
-      if (mode_ == RepairMode::act) {
-        directory_.write_identity(*identity);
-      }
-    }
-    const bool there = !missing || mode_ == RepairMode::act;
-    const auto lock = there ? directory_.lock() : std::nullopt;
-    if (there && !lock) {
-      note(PartitionDirectory::identity_name, "passed over: its writer is at work, and mends by itself");
-      return;
-    }
-    const auto contents = directory_.contents();
-    for (std::size_t i = 0; i < contents.segments.size(); ++i) {
-      const bool last = i + 1 == contents.segments.size();
-      cut_tail(*identity, contents.segments[i],
-               last ? std::nullopt : std::optional(contents.segments[i + 1]));
-      mend_index(*identity, contents.segments[i]);
-    }
-    for (const Offset first : contents.indexes) {
-      if (!std::ranges::binary_search(contents.segments, first)) {
-        remove(PartitionDirectory::index_name(first), "removed: the index of no segment");
-      }
-    }
-    if (directory_.exists(PartitionDirectory::new_name)) {
-      remove(PartitionDirectory::new_name, "removed: a crash left it");
-    }
-  }
-
- private:
-  void note(std::string_view name, std::string what) const {
-    done_.push_back({directory_.topic(), directory_.partition(), directory_.path_of(name), std::move(what)});
-  }
-  void remove(const std::string& name, std::string what) const {
-    note(name, std::move(what));
-    if (mode_ == RepairMode::act) {
-      directory_.remove(name);
-    }
-  }
-
-  // Only what no reader takes for events: behind the last sound frame, or behind the beginning of the next
-  // segment.
-  void cut_tail(const ArchiveIdentity& identity, Offset first, const std::optional<Offset>& limit) const {
-    SegmentFile segment(directory_, first, header_window_bytes);
-    SegmentScanner scanner(segment, identity, 0, first);
-    std::uint64_t sound = 0;
-    std::string why;
-    for (;;) {
-      const auto item = scanner.next();
-      if (const auto* frame = std::get_if<ArchivedFrame>(&item)) {
-        if (limit && !frame->header.barrier() && frame->header.first >= *limit) {
-          why = "the next segment has these events";
-          break;
-        }
-        sound = frame->end();
-        why.clear();
-      } else if (const auto* damage = std::get_if<SegmentDamage>(&item)) {
-        if (damage->kind == SegmentDamage::Kind::foreign) {
-          return;
-        }
-        why = damage->kind == SegmentDamage::Kind::tail ? damage->why : std::string();
-      } else {
-        break;
-      }
-    }
-    // A file without any sound frame is evidence, not a tail.
-    if (why.empty() || sound == 0 || sound >= segment.bytes()) {
-      return;
-    }
-    const std::string name = PartitionDirectory::segment_name(first);
-    note(name, fmt::format("its last {} bytes cut: {}", segment.bytes() - sound, why));
-    if (mode_ == RepairMode::act) {
-      const Descriptor file = directory_.open(name, PartitionDirectory::Access::append);
-      if (ftruncate(file.get(), static_cast<off_t>(sound)) != 0 || fsync(file.get()) != 0) {
-        fail(ErrorKind::server, "cannot cut {}: {}", printable(segment.path()), std::strerror(errno));
-      }
-    }
-  }
-
-  void mend_index(const ArchiveIdentity& identity, Offset first) const {
-    SegmentFile segment(directory_, first, stream_bytes);
-    const MadeIndex made = make_index(segment, identity);
-    const std::string name = PartitionDirectory::index_name(first);
-    const bool there = directory_.exists(name);
-    // Of a damaged segment the index that was written at the time knows more than one that is made now.
-    const bool damaged = made.covered_bytes < segment.bytes();
-    const std::string bytes = there ? index_bytes(name, made.bytes.size() + 1) : std::string();
-    if (there && bytes.starts_with(made.bytes) && (damaged || bytes.size() == made.bytes.size())) {
-      return;
-    }
-    note(name, there ? "made anew: it did not say all that its segment says" : "made anew: it was missing");
-    if (mode_ == RepairMode::act) {
-      directory_.remove(name);
-      complete_index(directory_, identity, first);
-    }
-  }
-
-  [[nodiscard]] std::string index_bytes(const std::string& name, std::size_t bytes_max) const {
-    std::string bytes(bytes_max, '\0');
-    try {
-      const Descriptor file = directory_.open(name, PartitionDirectory::Access::read);
-      const ssize_t size = pread(file.get(), bytes.data(), bytes.size(), 0);
-      bytes.resize(static_cast<std::size_t>(std::max<ssize_t>(size, 0)));
-    } catch (const Error&) {
-      bytes.clear();
-    }
-    return bytes;
-  }
-
-  PartitionDirectory directory_;
-  RepairMode mode_;
-  std::vector<ArchiveRepair>& done_;
 };
 
 SegmentSummary summary_of(const PartitionDirectory& directory, const ArchiveIdentity& identity,
@@ -466,6 +343,36 @@ SegmentSummary summary_of(const PartitionDirectory& directory, const ArchiveIden
 
 }  // namespace
 
+std::vector<std::pair<std::string, Partition>> choose_partitions(const ArchiveDirectory& archive,
+                                                                 const ArchiveCheckOptions& options) {
+  const auto topics = archive.topics();
+  if (topics.empty()) {
+    fail(ErrorKind::usage, "{} is not an archive: it has no directory TOPIC/PARTITION",
+         printable(archive.path()));
+  }
+  for (const auto& topic : options.topics) {
+    if (std::ranges::find(topics, topic) == topics.end()) {
+      fail(ErrorKind::usage, "{} has no topic {}{}", printable(archive.path()), topic,
+           hint_of(topic, topics));
+    }
+  }
+  std::vector<std::pair<std::string, Partition>> chosen;
+  for (const auto& topic : chosen_topics(archive, options)) {
+    for (const Partition partition : archive.partitions(topic)) {
+      if (is_chosen(options, partition)) {
+        chosen.emplace_back(topic, partition);
+      }
+    }
+  }
+  for (const Partition partition : options.partitions) {
+    if (std::ranges::find(chosen, partition, [](const auto& one) { return one.second; }) == chosen.end()) {
+      fail(ErrorKind::usage, "{} has no partition {}{}", printable(archive.path()), partition,
+           options.topics.empty() ? std::string() : " of topic " + options.topics.front());
+    }
+  }
+  return chosen;
+}
+
 std::string_view name_of(ArchiveProblem::Kind kind) {
   constexpr std::array<std::string_view, 6> names{"damaged", "hole", "foreign", "tail", "index", "identity"};
   return names.at(static_cast<std::size_t>(kind));
@@ -473,55 +380,67 @@ std::string_view name_of(ArchiveProblem::Kind kind) {
 
 std::vector<SegmentSummary> list_archive(const std::string& path, const ArchiveCheckOptions& options) {
   std::vector<SegmentSummary> list;
-  for_each_partition(path, options,
-                     [&](const ArchiveDirectory& archive, const std::string& topic, Partition partition) {
-                       const PartitionDirectory directory(archive, topic, partition);
-                       const auto identity = find_identity(directory);
-                       const auto contents = directory.contents();
-                       for (std::size_t i = 0; identity && i < contents.segments.size(); ++i) {
-                         list.push_back(summary_of(directory, *identity, contents.segments[i]));
-                         if (i + 1 < contents.segments.size()) {
-                           // What a writer that went on in the next segment left behind counts there.
-                           list.back().next = std::min(list.back().next, contents.segments[i + 1]);
-                         }
-                       }
-                     });
+  const ArchiveDirectory archive(path);
+  for (const auto& [topic, partition] : choose_partitions(archive, options)) {
+    const PartitionDirectory directory(archive, topic, partition);
+    const auto identity = find_identity(directory);
+    const auto contents = directory.contents();
+    for (std::size_t i = 0; identity && i < contents.segments.size(); ++i) {
+      list.push_back(summary_of(directory, *identity, contents.segments[i]));
+      if (i + 1 < contents.segments.size()) {
+        // What a writer that went on in the next segment left behind counts there.
+        list.back().next = std::min(list.back().next, contents.segments[i + 1]);
+      }
+    }
+  }
   return list;
 }
 
 std::uint64_t bytes_to_verify(const std::string& path, const ArchiveCheckOptions& options) {
   std::uint64_t bytes = 0;
-  for_each_partition(path, options,
-                     [&](const ArchiveDirectory& archive, const std::string& topic, Partition partition) {
-                       const PartitionDirectory directory(archive, topic, partition);
-                       const auto contents = directory.contents();
-                       for (const Offset first : contents.segments) {
-                         bytes += bytes_of(directory, PartitionDirectory::segment_name(first));
-                       }
-                       for (const Offset first : contents.indexes) {
-                         bytes += bytes_of(directory, PartitionDirectory::index_name(first));
-                       }
-                     });
+  const ArchiveDirectory archive(path);
+  for (const auto& [topic, partition] : choose_partitions(archive, options)) {
+    const PartitionDirectory directory(archive, topic, partition);
+    const auto contents = directory.contents();
+    for (const Offset first : contents.segments) {
+      bytes += bytes_of(directory, PartitionDirectory::segment_name(first));
+    }
+    for (const Offset first : contents.indexes) {
+      bytes += bytes_of(directory, PartitionDirectory::index_name(first));
+    }
+  }
   return bytes;
 }
 
-ArchiveTotals verify_archive(const std::string& path, const ArchiveCheckOptions& options) {
-  ArchiveTotals totals;
-  for_each_partition(path, options,
-                     [&](const ArchiveDirectory& archive, const std::string& topic, Partition partition) {
-                       Verifier(archive, topic, partition, options, totals).run();
-                     });
-  return totals;
+namespace {
+
+void report_foreign_partitions(const ArchiveDirectory& archive, const ArchiveCheckOptions& options) {
+  for (const auto& topic : chosen_topics(archive, options)) {
+    for (const Partition partition : archive.foreign_partitions(topic)) {
+      if (!is_chosen(options, partition) || !options.on_problem) {
+        continue;
+      }
+      ArchiveProblem problem;
+      problem.kind = Kind::foreign;
+      problem.topic = topic;
+      problem.partition = partition;
+      problem.path = fmt::format("{}/{}/{}", archive.path(), topic, partition);
+      problem.what = "it is no directory, or a symbolic link to one, which is not followed: move it away";
+      options.on_problem(problem);
+    }
+  }
 }
 
-std::vector<ArchiveRepair> repair_archive(const std::string& path, const ArchiveCheckOptions& options,
-                                          RepairMode mode) {
-  std::vector<ArchiveRepair> done;
-  for_each_partition(path, options,
-                     [&](const ArchiveDirectory& archive, const std::string& topic, Partition partition) {
-                       Repairer(archive, topic, partition, mode, done).run();
-                     });
-  return done;
+}  // namespace
+
+ArchiveTotals verify_archive(const std::string& path, const ArchiveCheckOptions& options) {
+  ArchiveTotals totals;
+  const ArchiveDirectory archive(path);
+  for (const auto& [topic, partition] : choose_partitions(archive, options)) {
+    Verifier(archive, topic, partition, options, totals).run();
+  }
+  report_foreign_partitions(archive, options);
+  return totals;
 }
 
 }  // namespace continuum

@@ -8,6 +8,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace continuum {
@@ -61,7 +62,11 @@ struct ArchiveCheckOptions {
   std::function<void(std::uint64_t bytes)> on_progress = {};  // read until now
 };
 
-// All throw Error{usage} when the directory cannot be read, or holds no archive, or not that topic.
+// All throw Error{usage} when the directory cannot be read, or holds no archive, or not that topic or
+// partition.
+
+[[nodiscard]] std::vector<std::pair<std::string, Partition>> choose_partitions(
+    const ArchiveDirectory& archive, const ArchiveCheckOptions& options);
 
 [[nodiscard]] std::vector<SegmentSummary> list_archive(const std::string& path,
                                                        const ArchiveCheckOptions& options);

@@ -5,8 +5,9 @@
 #include "continuum/little_endian.hpp"
 #include "continuum/names.hpp"
 
-#include <sys/stat.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <concepts>
 #include <cstring>
@@ -20,7 +21,8 @@ constexpr std::size_t hash_bytes = 8;
 constexpr std::size_t record_fixed_bytes = 68;  // without the filter
 // A frame has at most frame_events_max keys, of ten bits each.
 constexpr std::size_t record_bytes_max = record_fixed_bytes + frame_events_max * 2;
-constexpr std::size_t index_bytes_max = std::size_t{1} << 30;
+// What is behind it is read from the segment.
+constexpr std::size_t index_bytes_max = std::size_t{128} << 20;
 constexpr std::size_t window_bytes = 1 << 20;
 
 template <std::unsigned_integral T>
@@ -34,26 +36,10 @@ SystemTime time_of(std::uint64_t milliseconds) {
   return SystemTime(Milliseconds(static_cast<std::int64_t>(milliseconds)));
 }
 
-// Empty for whatever is no index: nothing depends on it.
-std::string read_index(const PartitionDirectory& directory, Offset first) {
-  const std::string name = PartitionDirectory::index_name(first);
-  if (!directory.exists(name)) {
-    return {};
-  }
-  Descriptor file;
-  try {
-    file = directory.open(name, PartitionDirectory::Access::read);
-  } catch (const Error&) {
-    return {};
-  }
-  struct stat found {};
-  if (fstat(file.get(), &found) != 0 || static_cast<std::uint64_t>(found.st_size) > index_bytes_max) {
-    return {};
-  }
-  std::string bytes(static_cast<std::size_t>(found.st_size), '\0');
+std::size_t read_all(int fd, char* to, std::size_t count) {
   std::size_t have = 0;
-  while (have < bytes.size()) {
-    const ssize_t got = read(file.get(), bytes.data() + have, bytes.size() - have);
+  while (have < count) {
+    const ssize_t got = read(fd, to + have, count - have);
     if (got < 0 && errno == EINTR) {
       continue;
     }
@@ -62,8 +48,7 @@ std::string read_index(const PartitionDirectory& directory, Offset first) {
     }
     have += static_cast<std::size_t>(got);
   }
-  bytes.resize(have);
-  return bytes;
+  return have;
 }
 
 // The record at the start of `bytes`, or nothing when it is not whole. Takes it off.
@@ -172,9 +157,58 @@ void append_record(std::string& out, const ArchivedFrame& frame, std::string_vie
   put_number(out, archive_hash(std::string_view(out).substr(start)));
 }
 
+// As long as it is an index: the size that a file says it has is not believed.
+std::string read_index(const PartitionDirectory& directory, const ArchiveIdentity& identity, Offset first) {
+  const std::string name = PartitionDirectory::index_name(first);
+  if (!directory.exists(name)) {
+    return {};
+  }
+  Descriptor file;
+  try {
+    file = directory.open(name, PartitionDirectory::Access::read);
+  } catch (const Error&) {
+    return {};
+  }
+  const std::string head = index_head(identity, first);
+  std::string bytes;
+  std::size_t sound = 0;
+  for (;;) {
+    const std::size_t before = bytes.size();
+    bytes.resize(before + window_bytes);
+    bytes.resize(before + read_all(file.get(), bytes.data() + before, window_bytes));
+    if (sound == 0 && !bytes.starts_with(head)) {
+      return bytes;
+    }
+    sound = std::max(sound, head.size());
+    std::string_view rest = std::string_view(bytes).substr(sound);
+    while (take_record(rest)) {
+    }
+    sound = bytes.size() - rest.size();
+    if (bytes.size() < before + window_bytes || rest.size() > record_bytes_max ||
+        bytes.size() >= index_bytes_max) {
+      return bytes;
+    }
+  }
+}
+
+std::uint64_t indexed_bytes(std::string_view index, const ArchiveIdentity& identity, Offset first,
+                            std::uint64_t segment_bytes) {
+  const std::string head = index_head(identity, first);
+  if (!index.starts_with(head)) {
+    return 0;
+  }
+  index.remove_prefix(head.size());
+  std::uint64_t end = 0;
+  for (auto record = take_record(index); record && record->position == end && record->end() <= segment_bytes;
+       record = take_record(index)) {
+    end = record->end();
+  }
+  return end;
+}
+
 SegmentIndex::SegmentIndex(const PartitionDirectory& directory, const ArchiveIdentity& identity,
                            SegmentFile& segment)
-    : first_(segment.first()), bytes_(read_index(directory, segment.first())) {
+    : first_(segment.first()), bytes_(read_index(directory, identity, segment.first())) {
   const std::string head = index_head(identity, first_);
   if (!bytes_.starts_with(head)) {
     return;

@@ -41,6 +41,14 @@ void append_record(std::string& out, const ArchivedFrame& frame, std::string_vie
 [[nodiscard]] SystemTime first_time(const FrameHeader& header);
 [[nodiscard]] SystemTime last_time(const FrameHeader& header);
 
+// The file of an index as far as its records are whole, and a little of what follows. Empty: there is none.
+[[nodiscard]] std::string read_index(const PartitionDirectory& directory, const ArchiveIdentity& identity,
+                                     Offset first);
+// Up to where an index, or its beginning, says that its segment was durable: its writer adds a frame when
+// that is synced. Frames that end behind `segment_bytes` do not count.
+[[nodiscard]] std::uint64_t indexed_bytes(std::string_view index, const ArchiveIdentity& identity,
+                                          Offset first, std::uint64_t segment_bytes = UINT64_MAX);
+
 class SegmentIndex {
  public:
   // Of a segment: its records from the beginning on, as far as they are whole and follow each other without a

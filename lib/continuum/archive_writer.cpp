@@ -1,7 +1,6 @@
 #include "continuum/archive_writer.hpp"
 
 #include "continuum/archive_index.hpp"
-#include "continuum/archive_recovery.hpp"
 #include "continuum/error.hpp"
 #include "continuum/names.hpp"
 
@@ -69,11 +68,18 @@ struct Open {
   std::string barriers;  // all that is in it, as long as it holds no event
 };
 
+// The end of a segment that comes again behind it.
+struct Leftover {
+  Offset segment;
+  std::uint64_t from_byte = 0;
+  Offset until;
+};
+
 }  // namespace
 
 struct ArchiveWriter::Impl {
   Impl(const std::string& archive, std::string_view topic, Partition partition, std::string_view log_id,
-       ArchiveOptions given)
+       const ArchiveResume& resume, ArchiveOptions given)
       : options(given), directory(PartitionDirectory::create(archive, topic, partition, log_id)) {
     auto held = directory.lock();
     if (!held) {
@@ -92,12 +98,13 @@ struct ArchiveWriter::Impl {
            printable(directory.path()), identity.log_id, place(topic, partition), log_id);
     }
     recovered.archive_id = identity.archive_id;
-    recover();
+    recover(resume);
   }
 
-  void recover() {
-    ArchiveEnd found = recover_archive(directory, identity);
+  void recover(const ArchiveResume& resume) {
+    ArchiveEnd found = recover_archive(directory, identity, resume);
     recovered.said = std::move(found.said);
+    recovered.lost = std::move(found.lost);
     if (!found.last) {
       return;
     }
@@ -117,7 +124,12 @@ struct ArchiveWriter::Impl {
            std::strerror(errno));
     }
     directory.sync();
-    index_segment(segment->first);
+    if (found.again_until) {
+      broken = true;
+      leftover = Leftover{found.segment, found.bytes, *found.again_until};
+    } else {
+      index_segment(segment->first);
+    }
   }
 
   [[nodiscard]] int sync_file(int fd) const { return options.sync != nullptr ? options.sync(fd) : fsync(fd); }
@@ -270,13 +282,14 @@ struct ArchiveWriter::Impl {
     if (instead || unfinished == first) {
       directory.remove(made);
     }
+    // One may be left of a segment that somebody moved away.
+    directory.remove(PartitionDirectory::index_name(first));
     next.file = directory.open(made, PartitionDirectory::Access::create);
     unfinished = first;
     try {
       write_to(next.file.get(), made, next.barriers + pending);
       if (instead) {
         directory.rename(made, name);
-        directory.remove(PartitionDirectory::index_name(first));
       }
       directory.sync();
     } catch (const Error&) {
@@ -367,13 +380,33 @@ struct ArchiveWriter::Impl {
     durable = appended;
     pending.clear();
     frames.clear();
+    if (leftover && durable->next >= leftover->until) {
+      cut_leftover();
+    }
+  }
+
+  // So that the files read one after the other have every event once. Where it fails, readers pass over it.
+  void cut_leftover() {
+    const Leftover cut = *std::exchange(leftover, std::nullopt);
+    if (segment->first == cut.segment) {
+      return;  // this one took its place
+    }
+    try {
+      const Descriptor file =
+          directory.open(PartitionDirectory::segment_name(cut.segment), PartitionDirectory::Access::append);
+      if (ftruncate(file.get(), static_cast<off_t>(cut.from_byte)) == 0) {
+        index_segment(cut.segment);
+      }
+    } catch (const Error&) {
+      return;
+    }
   }
 
   // After an error nobody knows which bytes are on the disk. What was not durable is taken off, so that the
   // files read one after the other have every event once; where that fails too, a reader knows that a segment
   // ends where the next one begins.
   void abandon_segment() {
-    if (segment && !unfinished) {
+    if (segment && !unfinished && !broken) {
       broken = true;
       (void)!ftruncate(segment->file.get(), static_cast<off_t>(segment->bytes));
     }
@@ -390,7 +423,8 @@ struct ArchiveWriter::Impl {
   std::optional<ArchiveMark> durable;
 
   std::optional<Open> segment;
-  bool broken = false;               // a write or an fsync on `segment` failed
+  bool broken = false;  // nothing more is written to `segment`: a write or an fsync failed, or it is damaged
+  std::optional<Leftover> leftover;
   std::optional<Offset> unfinished;  // a segment that could not be made durable when it was new
 
   std::string pending;
@@ -404,8 +438,8 @@ struct ArchiveWriter::Impl {
 };
 
 ArchiveWriter::ArchiveWriter(const std::string& archive, std::string_view topic, Partition partition,
-                             std::string_view log_id, ArchiveOptions options)
-    : impl_(std::make_unique<Impl>(archive, topic, partition, log_id, options)) {}
+                             std::string_view log_id, const ArchiveResume& resume, ArchiveOptions options)
+    : impl_(std::make_unique<Impl>(archive, topic, partition, log_id, resume, options)) {}
 
 ArchiveWriter::~ArchiveWriter() = default;
 

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "continuum/archive_directory.hpp"
+#include "continuum/archive_recovery.hpp"
 #include "continuum/archive_segment.hpp"
 #include "continuum/frame.hpp"
 #include "continuum/log.hpp"
@@ -40,11 +41,11 @@ struct ArchiveMark {
 class ArchiveWriter {
  public:
   // Opens DIR/TOPIC/PARTITION, or makes it; DIR itself must be there, since it may be a disk that is not
-  // mounted. A torn tail is cut, and what is left is synced. Throws Error{fenced} while another process
-  // writes here, and Error{loss} when the archive is of another log, damaged at its end, or of a newer
-  // version.
+  // mounted. Finds its end (recover_archive), and what is left is synced. Throws Error{fenced} while another
+  // process writes here, and Error{loss} when the archive is of another log, damaged at its end so that
+  // nobody can go on, or of a newer version.
   ArchiveWriter(const std::string& archive, std::string_view topic, Partition partition,
-                std::string_view log_id, ArchiveOptions options);
+                std::string_view log_id, const ArchiveResume& resume, ArchiveOptions options);
   ~ArchiveWriter();
   ArchiveWriter(const ArchiveWriter&) = delete;
   ArchiveWriter& operator=(const ArchiveWriter&) = delete;
@@ -52,7 +53,8 @@ class ArchiveWriter {
   struct Recovered {
     std::string archive_id;
     std::optional<ArchiveMark> end;  // nothing was archived yet: any entry may be the first
-    std::vector<std::string> said;   // what was cut or is damaged, each for a person
+    std::vector<std::string> said;   // what was cut or is archived again, each for a person
+    std::vector<std::string> lost;   // what stays damaged, likewise
   };
   [[nodiscard]] const Recovered& recovered() const;
 

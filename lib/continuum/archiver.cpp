@@ -24,9 +24,11 @@ constexpr Milliseconds linger{500};
 // While the disk does not take it.
 constexpr Milliseconds retry_min{200};
 constexpr Milliseconds retry_max{10'000};
-// Another process may just be ending.
-constexpr Milliseconds lock_retry{100};
-constexpr Milliseconds lock_wait{10'000};
+// Another process writes there: it may be ending, or stopped, or it is a repair.
+constexpr Milliseconds lock_retry_min{100};
+constexpr Milliseconds lock_retry_max{1'000};
+constexpr Milliseconds lock_tell_after{1'000};
+constexpr Milliseconds lock_wait{10'000};  // of who does not stand by
 
 Cursor cursor_of(const ArchiveMark& mark) {
   return {mark.next, mark.entry};
@@ -82,43 +84,34 @@ class Archiver final : public Sink, public std::enable_shared_from_this<Archiver
 
   // --- opening
 
-  asio::awaitable<Cursor> begin(Cursor committed) override {
-    const auto give_up_at = Clock::now() + lock_wait;
-    for (;;) {
-      try {
-        co_await open();
-        break;
-      } catch (const Error& error) {
-        if (error.kind() != ErrorKind::fenced || Clock::now() >= give_up_at) {
-          throw;
-        }
-      }
-      co_await wake_.wait(Clock::now() + lock_retry);
-      if (!tenure_.holds()) {
-        co_return committed;
-      }
+  asio::awaitable<std::optional<Cursor>> begin(const Beginning& beginning) override {
+    if (!co_await open_when_free(beginning)) {
+      co_return std::nullopt;
     }
-    for (const std::string& said : writer_->recovered().said) {
+    const Cursor& committed = beginning.committed;
+    const auto& recovered = writer_->recovered();
+    for (const std::string& said : recovered.said) {
       place_.say(said);
     }
-    const auto end = writer_->recovered().end;
-    if (end) {
+    for (const std::string& lost : recovered.lost) {
+      place_.say(lost);
+    }
+    place_.damaged += recovered.lost.size();
+    if (const auto& end = recovered.end) {
       finished_ = given_ = cursor_of(*end);
       generation_ = end->generation;
       if (end->next < committed.offset) {
         place_.say(
             fmt::format("{}: its archive in {} ends at offset {}, and the group archive had come to {}: what "
-                        "is between is taken "
-                        "from the log again",
+                        "is between is taken from the log again",
                         place(), *place_.options.archive, end->next, committed.offset));
       }
-    } else if (committed.entry >
-               EntryId{}) {  // not where the group was registered: an archive had come there
+    } else if (committed.entry > EntryId{}) {
+      // Not where the group was registered: an archive had come there.
       finished_ = given_ = {};
       place_.say(
           fmt::format("{}: {} has no archive of it, and the group archive had come to offset {} with another "
-                      "one: everything is "
-                      "taken from the log again",
+                      "one: everything is taken from the log again",
                       place(), *place_.options.archive, committed.offset));
     }
     co_return given_;
@@ -144,7 +137,7 @@ class Archiver final : public Sink, public std::enable_shared_from_this<Archiver
     if (error_) {
       std::rethrow_exception(error_);
     }
-    if (running_ || !writer_ || !tenure_.holds() || Clock::now() < retry_at_) {
+    if (running_ || !writer_ || gave_up_ || !tenure_.holds() || Clock::now() < retry_at_) {
       return;
     }
     const bool due = finishing_ || batch_bytes_ >= batch_bytes_max || Clock::now() >= due_;
@@ -154,14 +147,22 @@ class Archiver final : public Sink, public std::enable_shared_from_this<Archiver
   }
 
   [[nodiscard]] std::optional<Clock::time_point> next_time() const override {
-    if (running_ || !writer_ || (batch_.empty() && refused_.empty())) {
+    if (running_ || !writer_ || gave_up_ || (batch_.empty() && refused_.empty())) {
       return std::nullopt;
     }
     return refused_.empty() ? due_ : retry_at_;
   }
 
-  void finish() override { finishing_ = true; }
-  [[nodiscard]] bool running() const override { return running_ || !batch_.empty() || !refused_.empty(); }
+  // A disk that takes nothing is asked once more; what it does not have stays in the log.
+  void finish() override {
+    if (!std::exchange(finishing_, true)) {
+      retry_at_ = {};
+      wake_.notify();
+    }
+  }
+  [[nodiscard]] bool running() const override {
+    return running_ || (!gave_up_ && (!batch_.empty() || !refused_.empty()));
+  }
 
   asio::awaitable<void> end(Leave) override {
     finishing_ = true;
@@ -180,8 +181,9 @@ class Archiver final : public Sink, public std::enable_shared_from_this<Archiver
   [[nodiscard]] Doing doing() const override {
     Doing doing;
     doing.at = finished_.offset;
-    doing.state = !refused_.empty() ? "retrying" : paused_.empty() ? "running" : "paused";
-    doing.error = refused_.empty() ? paused_ : refused_;
+    const std::string& refused = refused_.empty() ? taken_ : refused_;
+    doing.state = !refused.empty() ? "retrying" : paused_.empty() ? "running" : "paused";
+    doing.error = refused.empty() ? paused_ : refused;
     doing.since = refused_since_;
     doing.attempt = attempts_;
     return doing;
@@ -193,18 +195,51 @@ class Archiver final : public Sink, public std::enable_shared_from_this<Archiver
  private:
   [[nodiscard]] std::string place() const { return continuum::place(place_.topic.name, tenure_.partition); }
 
+  // Keeps the lease while another process writes, so that what is said of the partition is true. False: not
+  // to go on.
+  asio::awaitable<bool> open_when_free(const Beginning& beginning) {
+    const auto since = Clock::now();
+    const bool stands_by = place_.options.standby == Standby::wait && place_.options.ending == Ending::never;
+    Milliseconds pause = lock_retry_min;
+    while (tenure_.holds() && beginning.goes_on()) {
+      std::string taken;
+      try {
+        co_await open(beginning);
+      } catch (const Error& error) {
+        const auto waited = Clock::now() - since;
+        if (error.kind() != ErrorKind::fenced || (!stands_by && waited >= lock_wait)) {
+          throw;
+        }
+        taken = error.message();
+        if (taken_.empty() && waited >= lock_tell_after) {
+          place_.say(taken + "; waiting for it to end");
+          taken_ = taken;
+          refused_since_ = std::chrono::time_point_cast<Milliseconds>(std::chrono::system_clock::now());
+        }
+      }
+      if (taken.empty()) {
+        taken_.clear();
+        co_return true;
+      }
+      co_await wake_.wait(Clock::now() + pause);
+      pause = std::min(2 * pause, lock_retry_max);
+    }
+    co_return false;
+  }
+
   // On the disk's thread; a directory may hang as a file may.
-  asio::awaitable<void> open() {
+  asio::awaitable<void> open(const Beginning& beginning) {
     struct Opening {
       std::unique_ptr<ArchiveWriter> writer;
       std::exception_ptr error;
     };
     const auto opening = std::make_shared<Opening>();
     on_disk([opening, archive = *place_.options.archive, topic = place_.topic.name,
-             log_id = place_.topic.log_id, partition = tenure_.partition] {
+             log_id = place_.topic.log_id, partition = tenure_.partition,
+             resume = ArchiveResume{beginning.committed.offset, beginning.log_first}] {
       try {
         opening->writer =
-            std::make_unique<ArchiveWriter>(archive, topic, partition, log_id, ArchiveOptions{});
+            std::make_unique<ArchiveWriter>(archive, topic, partition, log_id, resume, ArchiveOptions{});
       } catch (...) {
         opening->error = std::current_exception();
       }
@@ -258,6 +293,9 @@ class Archiver final : public Sink, public std::enable_shared_from_this<Archiver
     }
     if (!job.refused.empty()) {
       note_refusal(job.refused);
+      if (finishing_ && !std::exchange(gave_up_, true)) {
+        ++place_.unarchived;
+      }
     } else if (!refused_.empty()) {
       place_.say(fmt::format("{}: its archive is written again", place()));
       refused_.clear();
@@ -287,12 +325,14 @@ class Archiver final : public Sink, public std::enable_shared_from_this<Archiver
   Clock::time_point due_{};
   bool running_ = false;  // on the disk's thread
   bool finishing_ = false;
+  bool gave_up_ = false;  // finishing, with a disk that takes nothing
   std::exception_ptr error_;
   Cursor finished_;  // durable
   Generation generation_;
   Cursor given_;
   std::string paused_;
   std::string refused_;  // why the disk does not take it; empty: it does
+  std::string taken_;    // who else writes; empty: nobody, or not for long
   SystemTime refused_since_{};
   std::uint32_t attempts_ = 0;
   Clock::time_point retry_at_{};

@@ -115,6 +115,7 @@ asio::awaitable<void> PartitionWorker::hold(const Acquired& acquired) {
   paused_.clear();
   commit_failed_ = false;
   abandoned_ = false;
+  began_ = false;
   holding_ = true;
   std::exception_ptr error;
   try {
@@ -130,10 +131,12 @@ asio::awaitable<void> PartitionWorker::hold(const Acquired& acquired) {
         co_await learn_held();
       }
       if (ours()) {
-        const Cursor start = co_await sink_->begin(committed_);
-        expected_ = start.offset;
-        if (ours()) {
-          queue_ = reader_.subscribe(tenure_.partition, start.entry, wake_);
+        const Beginning beginning = co_await look_at_beginning();
+        const std::optional<Cursor> start = co_await sink_->begin(beginning);
+        if (start && ours()) {
+          began_ = true;
+          expected_ = start->offset;
+          queue_ = reader_.subscribe(tenure_.partition, start->entry, wake_);
           co_await work();
         }
       }
@@ -169,6 +172,19 @@ asio::awaitable<void> PartitionWorker::hold(const Acquired& acquired) {
   if (error) {
     std::rethrow_exception(error);
   }
+}
+
+asio::awaitable<Beginning> PartitionWorker::look_at_beginning() {
+  Beginning beginning{committed_, std::nullopt, [this] { return staying(); }};
+  if (place_.options.archive) {
+    redis::Request request;
+    request.command("XRANGE", keys_.log, "-", "+", "COUNT", 1);
+    const redis::Replies replies = co_await shift_.control.call(std::move(request));
+    if (replies[0].size() > 0) {
+      beginning.log_first = parse_entry(replies[0][0], place_.topic.name, tenure_.partition).first;
+    }
+  }
+  co_return beginning;
 }
 
 // Commits what is done and gives the lease back, unless it is not ours any more.

@@ -7,6 +7,7 @@
 #include "continuum/outbox.hpp"
 #include "continuum/sink.hpp"
 
+#include <algorithm>
 #include <exception>
 #include <functional>
 #include <memory>
@@ -52,7 +53,13 @@ class PartitionWorker {
   [[nodiscard]] std::string state_for_people() const;
   [[nodiscard]] bool halted() const { return halted_; }
   [[nodiscard]] Partition partition() const { return tenure_.partition; }
-  [[nodiscard]] Offset committed() const { return committed_.offset; }  // by this worker
+  // By this worker; what an archive lacks in front of it is not.
+  [[nodiscard]] Offset committed() const {
+    return sink_ ? std::min(committed_.offset, sink_->finished().offset) : committed_.offset;
+  }
+  // The log was read, or was about to be, in the last tenure.
+  [[nodiscard]] bool began() const { return began_; }
+  [[nodiscard]] bool archives() const { return place_.options.archive.has_value(); }
   [[nodiscard]] Generation passed() const { return tenure_.passed; }
 
   // --- of workers that share. A pinned partition is wanted from its beginning to its end.
@@ -83,6 +90,7 @@ class PartitionWorker {
   asio::awaitable<std::optional<Acquired>> acquire();
   void tell_held(const Held& held);
   asio::awaitable<void> hold(const Acquired& acquired);
+  asio::awaitable<Beginning> look_at_beginning();
   [[nodiscard]] bool ours() const { return !lost_ && tenure_.holds(); }
   void extend(BootClock::time_point sent);
   void tell_lost();
@@ -144,6 +152,7 @@ class PartitionWorker {
 
   Tenure tenure_;
   bool holding_ = false;
+  bool began_ = false;
   bool wanted_;
   bool leaving_ = false;  // to others, while holding
   std::optional<Sighting> silent_;

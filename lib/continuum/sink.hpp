@@ -66,6 +66,8 @@ struct Workplace {
 
   // When they are archived: threads of their own, which may hang as long as a disk does.
   DecodePool* disk = nullptr;
+  std::uint64_t damaged = 0;     // places in archives that stay so
+  std::uint64_t unarchived = 0;  // partitions whose disk took nothing at the end
 
   void say(const std::string& text) const {
     if (options.say) {
@@ -91,6 +93,13 @@ struct Tenure {
   }
 };
 
+// How things stand when a sink begins.
+struct Beginning {
+  Cursor committed;
+  std::optional<Offset> log_first;  // of an archive: of what the log still has; nothing: it is empty
+  std::function<bool()> goes_on;    // false: the worker is to end, or to leave this partition to others
+};
+
 enum class Leave : std::uint8_t {
   gently,   // nothing is running: an idle process may end by itself
   at_once,  // kills
@@ -104,8 +113,11 @@ class Sink {
   Sink(const Sink&) = delete;
   Sink& operator=(const Sink&) = delete;
 
-  // Before anything else: where the log is to be read from.
-  virtual asio::awaitable<Cursor> begin(Cursor committed) { co_return committed; }
+  // Before anything else: where the log is to be read from. nullopt: it did not come to that. `beginning`
+  // stays until then.
+  virtual asio::awaitable<std::optional<Cursor>> begin(const Beginning& beginning) {
+    co_return beginning.committed;
+  }
   [[nodiscard]] virtual bool wants_entry() const = 0;
   // Barriers are given like other entries, and nobody waits at them.
   [[nodiscard]] virtual bool takes_barriers() const { return false; }

@@ -174,7 +174,9 @@ Worker::Worker(redis::Session& session, const Topic& topic, const WorkOptions& o
              {},
              {},
              {},
-             nullptr},
+             nullptr,
+             0,
+             0},
       shift_{place_,
              control_,
              {random_owner(), options.who, options.lease},
@@ -558,6 +560,8 @@ WorkSummary Worker::run() {
   WorkSummary summary;
   summary.handled = place_.handled;
   summary.failed = place_.failed;
+  summary.damaged = place_.damaged;
+  summary.unarchived = place_.unarchived;
   for (const auto& partition : partitions_) {
     if (partition->halted()) {
       summary.halted.push_back(partition->partition());

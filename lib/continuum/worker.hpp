@@ -88,6 +88,8 @@ struct WorkSummary {
   std::vector<Partition> halted;  // by an event that used up its attempts
   bool stopped_at_once = false;   // asked twice: something may have been killed
   bool output_closed = false;     // nobody reads what is printed any more
+  std::uint64_t damaged = 0;      // places in an archive that stay damaged; each was said
+  std::uint64_t unarchived = 0;   // partitions whose events wait in the log for a disk that takes them
 };
 
 // Until every partition has ended, halted, or been told to stop. Throws Error: fenced (somebody else has a

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <random>
 
 using namespace continuum;
@@ -29,6 +30,10 @@ LogInMemory log_of_segments() {
 void archive_in_segments(const ArchivePlace& place, const LogInMemory& log) {
   archive(place, log, 1, {.segment_bytes = 14'000});
   REQUIRE(place.segments().size() >= 3);
+}
+
+void flip(std::string& bytes, std::size_t at) {
+  bytes.at(at) = static_cast<char>(bytes.at(at) ^ 1);
 }
 
 bool has_kind(const Verified& verified, Kind kind) {
@@ -68,6 +73,7 @@ TEST_SUITE("archive damage") {
     archive(whole, log, 1);
     const std::string bytes = bytes_of(whole.segments().at(0));
     const std::size_t last_at = bytes.rfind(archive_magic);
+    fs::remove(whole.indexes().at(0));  // only what is durable is in an index
     for (std::size_t length = last_at; length < bytes.size(); ++length) {
       put_bytes(whole.segments().at(0), std::string_view(bytes).substr(0, length));
       if (length > last_at) {
@@ -87,6 +93,7 @@ TEST_SUITE("archive damage") {
       REQUIRE(read_back(whole).lines == log.lines());
       REQUIRE(verify(whole).problems.empty());
       REQUIRE(bytes_of(whole.segments().at(0)) == bytes);
+      fs::remove(whole.indexes().at(0));
     }
   }
 
@@ -100,6 +107,7 @@ TEST_SUITE("archive damage") {
     const fs::path segment = place.segments().at(0);
     const std::string bytes = bytes_of(segment);
     const std::size_t last_at = bytes.rfind(archive_magic);
+    fs::remove(place.indexes().at(0));
     SUBCASE("zeros to the end") {
       put_bytes(segment, bytes.substr(0, last_at) + std::string(bytes.size() - last_at, '\0'));
       CHECK(open_writer(place)->recovered().end->next == Offset(120));
@@ -121,6 +129,260 @@ TEST_SUITE("archive damage") {
     archive(place, log);
     CHECK(read_back(place).lines == log.lines());
     CHECK(verify(place).problems.empty());
+  }
+
+  TEST_CASE("what is not committed is cut at its first damage, however much is sound behind it") {
+    LogInMemory log;
+    for (int i = 0; i < 6; ++i) {
+      log.events(40);
+    }
+    ArchivePlace place;
+    archive(place, log, 1);
+    const fs::path segment = place.segments().at(0);
+    std::string bytes = bytes_of(segment);
+    fs::remove(place.indexes().at(0));
+    std::vector<std::size_t> frames;  // the first is the barrier
+    for (std::size_t at = bytes.find(archive_magic); at != std::string::npos;
+         at = bytes.find(archive_magic, at + 1)) {
+      frames.push_back(at);
+    }
+    REQUIRE(frames.size() == 7);
+    Offset end(160);
+    SUBCASE("a frame of zeros") {
+      std::fill(bytes.begin() + static_cast<std::ptrdiff_t>(frames[5]),
+                bytes.begin() + static_cast<std::ptrdiff_t>(frames[6]), '\0');
+    }
+    SUBCASE("a frame whose data are not there") {
+      bytes[frames[6] - 1] = static_cast<char>(bytes[frames[6] - 1] ^ 1);
+    }
+    SUBCASE("the first events of the segment") {
+      bytes[frames[1] + 30] = static_cast<char>(bytes[frames[1] + 30] ^ 1);
+      end = Offset(0);
+    }
+    SUBCASE("all of the segment but its end") {
+      std::fill(bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(frames[6]), '\0');
+      end = Offset(0);
+    }
+    put_bytes(segment, bytes);
+    const auto writer = resume_writer(place, end.value);
+    CHECK(writer->recovered().said.size() == 1);
+    CHECK(writer->recovered().lost.empty());
+    if (const auto& found = writer->recovered().end) {
+      CHECK(found->next == end);
+    } else {
+      CHECK(end == Offset(0));
+    }
+    for (const auto& entry : log.entries()) {
+      writer->append(entry);
+    }
+    writer->sync();
+    CHECK(read_back(place, {.to = log.next()}).errors.empty());
+    CHECK(read_back(place).lines == log.lines());
+    CHECK(verify(place).problems.empty());
+    std::string all;
+    for (const auto& file : place.segments()) {
+      all += bytes_of(file);
+    }
+    CHECK(all.size() < 2 * bytes.size());
+  }
+
+  TEST_CASE("what was committed and is damaged comes from the log again, and nothing is cut before that") {
+    const LogInMemory log = log_of_segments();
+    ArchivePlace place;
+    archive(place, log, 1);
+    const fs::path segment = place.segments().at(0);
+    std::string bytes = bytes_of(segment);
+    const Offset end = log.next();
+    std::size_t at = 0;
+    SUBCASE("within") {
+      at = bytes.size() / 2;
+    }
+    SUBCASE("the last frame") {
+      at = bytes.rfind(archive_magic) + 30;
+    }
+    bytes[at] = static_cast<char>(bytes[at] ^ 1);
+    put_bytes(segment, bytes);
+    const Verified before = verify(place);
+    REQUIRE(before.problems.size() == 1);
+    const Offset damaged = *before.problems[0].from;
+    {
+      const auto writer = resume_writer(place, end.value);
+      REQUIRE(writer->recovered().said.size() == 1);
+      CHECK(writer->recovered().said[0].find("archived again") != std::string::npos);
+      CHECK(writer->recovered().end->next == damaged);
+      CHECK(bytes_of(segment) == bytes);
+      for (const auto& entry : log.entries()) {
+        CHECK(bytes_of(segment) == bytes);
+        if (writer->append(entry) == ArchiveWriter::Taken::appended) {
+          writer->sync();
+        }
+      }
+    }
+    CHECK(bytes_of(segment).size() < bytes.size());
+    CHECK(verify(place).problems.empty());
+    CHECK(read_back(place, {.to = end}).lines == log.lines());
+    CHECK(resume_writer(place, end.value)->recovered().said.empty());
+  }
+
+  TEST_CASE("what is damaged and not in the log any more stays, is said, and does not hinder what comes") {
+    LogInMemory log = log_of_segments();
+    ArchivePlace place;
+    archive(place, log, 1);
+    const fs::path segment = place.segments().at(0);
+    std::string bytes = bytes_of(segment);
+    bytes[bytes.size() / 2] = static_cast<char>(bytes[bytes.size() / 2] ^ 1);
+    put_bytes(segment, bytes);
+    const auto before = verify(place).problems;
+    REQUIRE(before.size() == 1);
+    const std::uint64_t committed = log.next().value;
+    const auto writer = resume_writer(place, committed, committed);
+    REQUIRE(writer->recovered().lost.size() == 1);
+    CHECK(writer->recovered().lost[0].find(range_text(*before[0].from, before[0].to)) != std::string::npos);
+    CHECK(writer->recovered().lost[0].find("does not have that any more") != std::string::npos);
+    CHECK(writer->recovered().end->next == log.next());
+    log.events(10);
+    writer->append(log.entries().back());
+    writer->sync();
+    CHECK(bytes_of(segment).starts_with(bytes));
+    CHECK(read_back(place).lines == without(log, before));
+  }
+
+  TEST_CASE("an end that was committed and is in no log is not cut: the worker does not go on") {
+    LogInMemory log = log_of_segments();
+    ArchivePlace place;
+    archive(place, log, 1);
+    const fs::path segment = place.segments().at(0);
+    std::string bytes = bytes_of(segment);
+    flip(bytes, bytes.rfind(archive_magic) + 30);
+    put_bytes(segment, bytes);
+    const std::uint64_t committed = log.next().value;
+    const std::string why =
+        error_of(ErrorKind::loss, [&] { (void)resume_writer(place, committed, committed); });
+    CHECK(why.find("Put a copy of the file in its place") == std::string::npos);
+    CHECK(why.find("put a copy of the file in its place") != std::string::npos);
+    CHECK(bytes_of(segment) == bytes);
+  }
+
+  TEST_CASE("the beginning of a segment that was committed is not replaced before it has come again") {
+    const LogInMemory log = log_of_segments();
+    ArchivePlace place;
+    archive(place, log, 1);
+    const fs::path segment = place.segments().at(0);
+    std::string bytes = bytes_of(segment);
+    flip(bytes, bytes.find(archive_magic, 1) + 30);  // behind the barrier
+    put_bytes(segment, bytes);
+    {
+      const auto writer = resume_writer(place, log.next().value);
+      REQUIRE(writer->recovered().lost.size() == 1);
+      CHECK(writer->recovered().lost[0].find("move it away") != std::string::npos);
+      CHECK(writer->recovered().end->next == log.next());
+      CHECK(bytes_of(segment) == bytes);
+    }
+    // As it says.
+    fs::rename(segment, place.path() + "/aside");
+    archive(place, log);
+    CHECK(read_back(place).lines == log.lines());
+    CHECK(verify(place).problems.empty());
+  }
+
+  TEST_CASE("repair cuts no events that are readable, and none that were durable") {
+    const LogInMemory log = log_of_segments();
+    ArchivePlace place;
+    archive_in_segments(place, log);
+    const auto segments = place.segments();
+    fs::path segment = segments.at(1);
+    SUBCASE("in the last frame of a segment that is not the last") {}
+    SUBCASE("in the last frame of all, which is in the index") {
+      segment = segments.back();
+    }
+    std::string bytes = bytes_of(segment);
+    flip(bytes, bytes.rfind(archive_magic) + 30);
+    put_bytes(segment, bytes);
+    const auto before = verify(place).problems;
+    REQUIRE(before.size() == 1);
+    CHECK(before[0].kind == Kind::damaged);
+    (void)repair_archive(place.path(), {}, RepairMode::act);
+    CHECK(bytes_of(segment) == bytes);
+    CHECK(read_back(place).lines == without(log, before));
+  }
+
+  TEST_CASE("repair cuts what the next segment has, but not the damaged frame before it") {
+    LogInMemory log;
+    for (int i = 0; i < 6; ++i) {
+      log.events(100);
+    }
+    ArchivePlace place;
+    archive(place, log, 1);
+    std::string bytes = bytes_of(place.segments().at(0));
+    std::vector<std::size_t> frames;
+    for (std::size_t at = bytes.find(archive_magic); at != std::string::npos;
+         at = bytes.find(archive_magic, at + 1)) {
+      frames.push_back(at);
+    }
+    put_bytes(place.partition() / PartitionDirectory::segment_name(Offset(200)), bytes.substr(frames[3]));
+    flip(bytes, frames[2] + 30);
+    put_bytes(place.segments().at(0), bytes);
+    (void)repair_archive(place.path(), {}, RepairMode::act);
+    CHECK(bytes_of(place.segments().at(0)) == bytes.substr(0, frames[3]));
+  }
+
+  TEST_CASE("beside a writer a torn end is nothing, but damage to what was durable is told") {
+    const LogInMemory log = log_of_segments();
+    ArchivePlace place;
+    archive(place, log, 1);
+    const auto writer = open_writer(place);
+    const fs::path segment = place.segments().at(0);
+    const std::string good = bytes_of(segment);
+    put_bytes(segment, good + good.substr(good.rfind(archive_magic), 40));
+    CHECK(verify(place).problems.empty());
+    std::string bytes = good;
+    SUBCASE("flipped") {
+      flip(bytes, bytes.rfind(archive_magic) + 30);
+    }
+    SUBCASE("cut off") {
+      bytes.resize(bytes.size() - 7);
+    }
+    put_bytes(segment, bytes);
+    const auto problems = verify(place).problems;
+    REQUIRE(problems.size() == 1);
+    CHECK(problems[0].kind == Kind::damaged);
+  }
+
+  TEST_CASE("of a copy whose index is younger than its segment repair cuts the torn frame") {
+    LogInMemory log;
+    log.events(40);
+    log.events(30);
+    ArchivePlace place;
+    archive(place, log, 1);
+    const fs::path segment = place.segments().at(0);
+    const std::string bytes = bytes_of(segment);
+    put_bytes(segment, bytes.substr(0, bytes.size() - 7));
+    CHECK(has_kind(verify(place), Kind::tail));
+    (void)repair_archive(place.path(), {}, RepairMode::act);
+    CHECK(verify(place).problems.empty());
+    CHECK(read_back(place).lines == log.lines(0, 40));
+  }
+
+  TEST_CASE("a writer that begins while an archive is verified is no damage") {
+    const LogInMemory log = log_of_segments();
+    ArchivePlace place;
+    archive_in_segments(place, log);
+    const fs::path segment = place.segments().back();
+    const std::string good = bytes_of(segment);
+    std::unique_ptr<ArchiveWriter> writer;
+    ArchiveCheckOptions options;
+    std::size_t problems = 0;
+    options.on_problem = [&](const ArchiveProblem&) { ++problems; };
+    options.on_progress = [&](std::uint64_t) {
+      if (!writer) {
+        writer = open_writer(place);
+        // As it writes.
+        put_bytes(segment, good + good.substr(good.rfind(archive_magic), 40));
+      }
+    };
+    (void)verify_archive(place.path(), options);
+    CHECK(writer);
+    CHECK(problems == 0);
   }
 
   TEST_CASE("a flipped bit anywhere is found, with its range, and nothing else is lost") {
@@ -393,7 +655,7 @@ TEST_SUITE("archive damage") {
       fs::rename(place.partition(0, "u"), place.partition());
       fs::rename(place.partition(), place.partition(1));
       CHECK(error_of(ErrorKind::loss, [&] {
-              const ArchiveWriter writer(place.path(), "t", Partition(1), log_id, {});
+              const ArchiveWriter writer(place.path(), "t", Partition(1), log_id, {}, {});
             }).find("it was moved or renamed") != std::string::npos);
       CHECK(has_kind(verify(place), Kind::identity));
     }
@@ -428,6 +690,79 @@ TEST_SUITE("archive damage") {
       CHECK(error_of(ErrorKind::loss, [&] { open_writer(place); }).find("is damaged") != std::string::npos);
       CHECK(has_kind(verify(place), Kind::identity));
     }
+  }
+
+  TEST_CASE("magic numbers without end are passed over without a look at what they claim to begin") {
+    LogInMemory log;
+    log.events(40);
+    ArchivePlace place;
+    archive(place, log);
+    const fs::path segment = place.segments().at(0);
+    const std::string good = bytes_of(segment);
+    std::string hostile;
+    while (hostile.size() < (8 << 20)) {
+      hostile += std::string_view("\x5C\x2A\x4D\x18\xF0\xFF\x3F\x00", 8);
+    }
+    put_bytes(segment, good + hostile);
+    const auto before = std::chrono::steady_clock::now();
+    CHECK(verify(place).problems.size() == 1);
+    CHECK(std::chrono::steady_clock::now() - before < std::chrono::seconds(20));
+  }
+
+  TEST_CASE("the size of an index file is not believed") {
+    LogInMemory log;
+    log.events(40);
+    ArchivePlace place;
+    archive(place, log);
+    fs::resize_file(place.indexes().at(0), std::uintmax_t{1} << 29);
+    const ReadBack back = read_back(place, {.since = SystemTime()});
+    CHECK(back.bytes_read < (8 << 20));
+    CHECK(has_kind(verify(place), Kind::index));
+    CHECK(back.lines == log.lines());
+  }
+
+  TEST_CASE("what is no partition beside an archive does not hinder, and in its place it is said") {
+    LogInMemory log;
+    log.events(5);
+    ArchivePlace place;
+    archive(place, log);
+    const fs::path top = place.path();
+    fs::create_directories(top / "backup");
+    put_bytes(top / "backup" / "5", "text");
+    fs::create_directories(top / "photos" / "7");
+    fs::create_directories(top / "t" / "3");
+    CHECK(verify(place).problems.empty());
+    CHECK(verify(place).totals.partitions == 1);
+    CHECK(list_archive(place.path(), {}).size() == 1);
+    CHECK(ArchiveDirectory(place.path()).topics() == std::vector<std::string>{"t"});
+
+    fs::create_directory_symlink(top / "photos" / "7", top / "t" / "1");
+    put_bytes(top / "t" / "2", "text");
+    const Verified verified = verify(place);
+    CHECK(verified.totals.events == 5);
+    REQUIRE(verified.problems.size() == 2);
+    CHECK(verified.problems[0].kind == Kind::foreign);
+    CHECK(verified.problems[0].partition == Partition(1));
+    CHECK(verified.problems[0].path == (top / "t" / "1").string());
+    CHECK(verified.problems[1].partition == Partition(2));
+  }
+
+  TEST_CASE("a partition that is not there is an error, not nothing") {
+    LogInMemory log;
+    log.events(5);
+    ArchivePlace place;
+    archive(place, log);
+    ArchiveCheckOptions options;
+    options.partitions = {Partition(0), Partition(99)};
+    CHECK(error_of(ErrorKind::usage, [&] {
+            (void)verify_archive(place.path(), options);
+          }).find("has no partition 99") != std::string::npos);
+    CHECK(error_of(ErrorKind::usage, [&] {
+            (void)list_archive(place.path(), options);
+          }).find("has no partition 99") != std::string::npos);
+    CHECK(error_of(ErrorKind::usage, [&] {
+            (void)repair_archive(place.path(), options, RepairMode::dry_run);
+          }).find("has no partition 99") != std::string::npos);
   }
 
   TEST_CASE("a barrier that is lost is noticed") {

@@ -143,10 +143,18 @@ class LogInMemory {
   continuum::EntryId id_;
 };
 
-inline std::unique_ptr<continuum::ArchiveWriter> open_writer(const ArchivePlace& place,
-                                                             continuum::ArchiveOptions options = {},
-                                                             const std::string& id = log_id) {
-  return std::make_unique<continuum::ArchiveWriter>(place.path(), "t", continuum::Partition(0), id, options);
+inline std::unique_ptr<continuum::ArchiveWriter> open_writer(
+    const ArchivePlace& place, continuum::ArchiveOptions options = {}, const std::string& id = log_id,
+    continuum::ArchiveResume resume = {continuum::Offset(0), continuum::Offset(0)}) {
+  return std::make_unique<continuum::ArchiveWriter>(place.path(), "t", continuum::Partition(0), id, resume,
+                                                    options);
+}
+
+// As a worker does it whose group had come to `committed`, and whose log begins at `log_first`.
+inline std::unique_ptr<continuum::ArchiveWriter> resume_writer(const ArchivePlace& place,
+                                                               std::uint64_t committed,
+                                                               std::uint64_t log_first = 0) {
+  return open_writer(place, {}, log_id, {continuum::Offset(committed), continuum::Offset(log_first)});
 }
 
 // Appends all of it that is not there yet, with a sync after every `sync_every` entries.

@@ -12,6 +12,7 @@
 #include <csignal>
 #include <cstdio>
 #include <random>
+#include <thread>
 
 using namespace continuum;
 using namespace test;
@@ -261,6 +262,65 @@ TEST_SUITE("archive") {
     CHECK(before.errors[0].find("offsets 10 to 999 are not kept") != std::string::npos);
   }
 
+  TEST_CASE("many producers with long names need not fit into one header") {
+    ArchivePlace place;
+    LogInMemory log;
+    std::vector<std::string> names;
+    std::string lines;
+    constexpr std::size_t count = 6000;
+    for (std::size_t i = 0; i < count; ++i) {
+      names.push_back(std::to_string(i) + std::string(1000, 'p'));
+      Entry& entry = log.events(1);
+      entry.encoding = Encoding::plain;
+      entry.frame = "{}\n";
+      entry.producer = names.back();
+      lines += entry.frame;
+    }
+    archive(place, log, count + 1);
+    CHECK(read_back(place).lines == lines);
+    CHECK(verify(place).problems.empty());
+  }
+
+  TEST_CASE("writers that make the same archive at the same time agree on whose it is") {
+    for (int round = 0; round < 30; ++round) {
+      ArchivePlace place;
+      std::vector<std::string> ids(4);
+      std::vector<std::thread> threads;
+      threads.reserve(ids.size());
+      for (std::string& id : ids) {
+        threads.emplace_back([&place, &id] {
+          try {
+            id = PartitionDirectory::create(place.path(), "t", Partition(0), log_id).identity()->archive_id;
+          } catch (const Error& error) {
+            id = error.message();
+          }
+        });
+      }
+      for (auto& thread : threads) {
+        thread.join();
+      }
+      REQUIRE(is_archive_id(ids[0]));
+      REQUIRE(std::ranges::count(ids, ids[0]) == 4);
+      REQUIRE(place.files("").size() == 1);
+    }
+  }
+
+  TEST_CASE("a repair passes over what a writer has") {
+    ArchivePlace place;
+    LogInMemory log;
+    log.events(5);
+    archive(place, log);
+    const fs::path index = place.indexes().at(0);
+    fs::remove(index);
+    const ArchiveDirectory archive(place.path());
+    CHECK(repair_archive(place.path(), {}, RepairMode::dry_run).size() == 1);
+    const auto lock = PartitionDirectory(archive, "t", Partition(0)).lock();
+    const auto beside = repair_archive(place.path(), {}, RepairMode::dry_run);
+    REQUIRE(beside.size() == 1);
+    CHECK(beside[0].what.starts_with("passed over"));
+    CHECK(repair_archive(place.path(), {}, RepairMode::act).at(0).what.starts_with("passed over"));
+  }
+
   TEST_CASE("one process writes, of one log") {
     ArchivePlace place;
     LogInMemory log;
@@ -274,7 +334,7 @@ TEST_SUITE("archive") {
     CHECK(error_of(ErrorKind::loss, [&] { open_writer(place, {}, other); }).find(log_id) !=
           std::string::npos);
     CHECK(error_of(ErrorKind::usage, [&] {
-            const ArchiveWriter writer(place.path() + "/gone", "t", Partition(0), log_id, {});
+            const ArchiveWriter writer(place.path() + "/gone", "t", Partition(0), log_id, {}, {});
           }).find("cannot open the archive") != std::string::npos);
   }
 
@@ -470,6 +530,7 @@ TEST_SUITE("archive") {
     archive(place, log);
     const auto writer = open_writer(place);
     const std::string bytes = bytes_of(place.segments().at(0));
+    fs::remove(place.indexes().at(0));  // it has a frame only once that is synced
     put_bytes(place.segments().at(0), bytes.substr(0, bytes.size() - 5));
     CHECK(read_back(place).errors.empty());
     CHECK(read_back(place).lines == log.lines(0, 300));

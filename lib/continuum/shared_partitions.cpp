@@ -323,6 +323,10 @@ bool SharedPartitions::spent() const {
 // Whether all that was in the log at the start is handled, or nobody could do it now.
 bool SharedPartitions::done(const Place& place) {
   const PartitionWorker& worker = *place.worker;
+  // An archive may end before the cursor: who opens it finds out.
+  if (worker.archives() && !worker.began() && !retired(place)) {
+    return false;
+  }
   if (worker.holding()) {
     return worker.halted() || worker.committed() >= place.end;
   }

@@ -2,6 +2,7 @@
 #include "redis/work.hpp"
 #include "unit/archive_data.hpp"
 
+#include "continuum/archive_segment.hpp"
 #include "continuum/archive_writer.hpp"
 
 #include <sys/resource.h>
@@ -75,6 +76,46 @@ struct Archived {
   std::uint64_t published = 0;
   std::string all;
 };
+
+// Files take no more than that while it is there.
+class SmallDisk {
+ public:
+  explicit SmallDisk(rlim_t bytes) : old_handler_(std::signal(SIGXFSZ, SIG_IGN)) {
+    ::getrlimit(RLIMIT_FSIZE, &before_);
+    struct rlimit small = before_;
+    small.rlim_cur = bytes;
+    ::setrlimit(RLIMIT_FSIZE, &small);
+  }
+  ~SmallDisk() {
+    ::setrlimit(RLIMIT_FSIZE, &before_);
+    std::signal(SIGXFSZ, old_handler_);
+  }
+  SmallDisk(const SmallDisk&) = delete;
+  SmallDisk& operator=(const SmallDisk&) = delete;
+
+ private:
+  void (*old_handler_)(int);
+  struct rlimit before_ {};
+};
+
+// Of the last frame that has any.
+std::vector<FrameHeader::Producer> archived_producers(const ArchivePlace& place) {
+  const ArchiveDirectory archive(place.path());
+  const PartitionDirectory directory(archive, "t", Partition(0));
+  const auto identity = *directory.identity();
+  std::vector<FrameHeader::Producer> producers;
+  for (const Offset first : directory.contents().segments) {
+    SegmentFile file(directory, first, 4096);
+    SegmentScanner scanner(file, identity, 0, first);
+    for (auto item = scanner.next(); const auto* frame = std::get_if<ArchivedFrame>(&item);
+         item = scanner.next()) {
+      if (!frame->header.producers.empty()) {
+        producers = frame->header.producers;
+      }
+    }
+  }
+  return producers;
+}
 
 }  // namespace
 
@@ -233,5 +274,124 @@ TEST_SUITE("archive") {
     CHECK(archived.work.said().find("is written again") != std::string::npos);
     CHECK(archived.read().lines == archived.all);
     CHECK(verify(archived.place).problems.empty());
+  }
+
+  TEST_CASE("of a named producer the archive has the name, the last position and its digest") {
+    Archived archived;
+    archived.publish(3);
+    const std::string name = "importer-" + std::string(200, 'x');
+    for (std::uint64_t i = 0; i < 50; ++i, ++archived.published) {
+      archived.all += event_line("e" + std::to_string(i), "k") + "\n";
+      archived.work.data().command("XADD", archived.work.data().log(0), "*", "n", 1, "o", archived.published,
+                                   "g", 1, "p", name, "l", 7 + i, "d", fmt::format("{:016x}", i), "e",
+                                   event_line("e" + std::to_string(i), "k") + "\n");
+      archived.work.data().command("HINCRBY", archived.work.data().meta(0), "next", 1);
+    }
+    (void)archived.work.run();
+    CHECK(archived.read().lines == archived.all);
+    const auto producers = archived_producers(archived.place);
+    REQUIRE(producers.size() == 1);
+    CHECK(producers[0].name == name);
+    CHECK(producers[0].position == Position(56));
+    CHECK(producers[0].digest == fmt::format("{:016x}", 49));
+  }
+
+  TEST_CASE("while another process holds the archive a worker waits, and ends when it is told to") {
+    Archived archived;
+    archived.publish(10);
+    (void)archived.work.run();
+    archived.publish(10);
+    const ArchiveDirectory archive(archived.place.path());
+    auto lock = PartitionDirectory(archive, "t", Partition(0)).lock();
+    REQUIRE(lock);
+    Running running(archived.work);
+    await("it is said",
+          [&] { return archived.work.said().find("waiting for it to end") != std::string::npos; });
+    await("it is seen", [&] { return archived.state().state == "retrying"; });
+    SUBCASE("and goes on then") {
+      lock.reset();
+      await("it is durable", [&] { return archived.state().cursor.offset == Offset(20); });
+      CHECK(running.stop().handled == 10);
+      CHECK(archived.read().lines == archived.all);
+    }
+    SUBCASE("or ends") {
+      archived.work.options().drain_within = Milliseconds(30'000);
+      const auto before = std::chrono::steady_clock::now();
+      CHECK(running.stop().handled == 0);
+      CHECK(std::chrono::steady_clock::now() - before < std::chrono::seconds(5));
+      CHECK(archived.state().owner.empty());
+      CHECK(archived.state().cursor.offset == Offset(10));
+    }
+  }
+
+  TEST_CASE("a worker that shares partitions opens each archive before it is done with it") {
+    Archived archived(2);
+    archived.work.options().sharing = Sharing::shared;
+    archived.publish(10);
+    (void)archived.work.run();
+    fs::remove_all(archived.place.path());
+    fs::create_directory(archived.place.path());
+    (void)archived.work.run();
+    CHECK(archived.read().lines == archived.all);
+    CHECK(archived.state().cursor.offset == Offset(10));
+    std::string message;
+    archived.work.options().archive = archived.place.path() + "/not-mounted";
+    CHECK(kind_of([&] { (void)archived.work.run(); }, &message) == ErrorKind::usage);
+  }
+
+  TEST_CASE("a worker whose time is over ends while the disk takes nothing, and says what is left") {
+    Archived archived;
+    archived.publish(500);
+    (void)archived.work.run();
+    archived.publish(5000);
+    const auto before = std::chrono::steady_clock::now();
+    {
+      const SmallDisk small(2000);
+      SUBCASE("by its time") {
+        archived.work.options().time_max = Milliseconds(1'500);
+        CHECK(archived.work.run().unarchived == 1);
+      }
+      SUBCASE("by a signal") {
+        Running running(archived.work);
+        await("it is said", [&] { return archived.work.said().find("File too large") != std::string::npos; });
+        CHECK(running.stop().unarchived == 1);
+      }
+    }
+    CHECK(std::chrono::steady_clock::now() - before < std::chrono::seconds(15));
+    CHECK(archived.state().cursor.offset == Offset(500));
+    CHECK(archived.state().owner.empty());
+    archived.work.options().time_max.reset();
+    CHECK(archived.work.run().unarchived == 0);
+    CHECK(archived.read().lines == archived.all);
+  }
+
+  TEST_CASE("a damaged frame comes from the log again, as long as that has it") {
+    Archived archived;
+    for (int i = 0; i < 5; ++i) {
+      archived.publish(100);
+      (void)archived.work.run();
+    }
+    const fs::path segment = archived.place.segments().at(0);
+    std::string bytes = bytes_of(segment);
+    bytes[bytes.size() / 2] = static_cast<char>(bytes[bytes.size() / 2] ^ 1);
+    put_bytes(segment, bytes);
+    bool kept = true;
+    SUBCASE("it has") {}
+    SUBCASE("it has not") {
+      kept = false;
+      archived.work.data().command("XTRIM", archived.work.data().log(0), "MAXLEN", 1);
+    }
+    archived.publish(10);
+    CHECK(archived.work.run().damaged == (kept ? 0 : 1));
+    CHECK(archived.state().cursor.offset == Offset(510));
+    if (kept) {
+      CHECK(archived.work.said().find("the log is archived again") != std::string::npos);
+      CHECK(archived.read().lines == archived.all);
+      CHECK(verify(archived.place).problems.empty());
+    } else {
+      CHECK(archived.work.said().find("The log does not have that any more, it begins at offset 400") !=
+            std::string::npos);
+      CHECK(verify(archived.place).problems.size() == 1);
+    }
   }
 }

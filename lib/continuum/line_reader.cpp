@@ -3,6 +3,7 @@
 #include "continuum/error.hpp"
 #include "continuum/json.hpp"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -14,6 +15,7 @@
 namespace continuum {
 namespace {
 constexpr std::size_t chunk_bytes = std::size_t{1} << 20;
+constexpr int pipe_bytes = 1 << 20;
 }
 
 LineReader::LineReader(std::vector<LineSource> sources, int wake)
@@ -110,7 +112,13 @@ LineReader::Filled LineReader::fill() {
   if (!opened_) {
     opened_ = true;
     struct stat status {};
-    is_file_ = ::fstat(from.descriptor, &status) == 0 && S_ISREG(status.st_mode);
+    const bool known = ::fstat(from.descriptor, &status) == 0;
+    is_file_ = known && S_ISREG(status.st_mode);
+    if (known && S_ISFIFO(status.st_mode)) {
+      // With the usual 64 KiB a fast writer is found idle again and again, and its batches stay small. A system
+      // that grants no more goes on as it is.
+      ::fcntl(from.descriptor, F_SETPIPE_SZ, pipe_bytes);
+    }
   }
   make_room();
   if (!is_file_) {

@@ -1,4 +1,4 @@
-// continuum replay: stored events again, in append order, on stdout or in another topic.
+// continuum replay: stored events again, in append order, on stdout, in another topic, or to handlers.
 #include "continuum/replay.hpp"
 
 #include "commands.hpp"
@@ -6,6 +6,7 @@
 #include "options.hpp"
 #include "output.hpp"
 #include "replay_counts.hpp"
+#include "replay_handlers.hpp"
 #include "replay_player.hpp"
 #include "replay_targets.hpp"
 #include "selectors.hpp"
@@ -38,6 +39,8 @@ struct IfRunning {
 struct Options {
   std::string topic;
   TimeRange time;
+  std::vector<std::string> words;         // that are no options
+  std::optional<std::string> program;     // of --handler
   std::optional<std::string> time_range;  // @FROM:TO
   std::vector<std::string> where;
   std::optional<std::uint64_t> from_offset;
@@ -101,9 +104,6 @@ void take_selectors(Options& options) {
     if (options.time.since || options.time.until) {
       fail(ErrorKind::usage, "give the time once: @FROM:TO, or --since and --until");
     }
-    if (!options.time_range->starts_with('@')) {
-      fail(ErrorKind::usage, "{}: a range of time begins with @, such as @2h:1h", *options.time_range);
-    }
     options.time = parse_time_range(*options.time_range);
   }
   if (options.from_offset) {
@@ -116,14 +116,18 @@ void take_selectors(Options& options) {
 
 void require_one_target(const Options& options) {
   const TargetOptions& target = options.target;
+  if (target.to && target.is_handlers()) {
+    fail(ErrorKind::usage, "give --to or handlers, not both");
+  }
   if (!target.to && (!target.to_redis.empty() || target.missing == MissingTopic::create)) {
     fail(ErrorKind::usage, "--to-redis and --create are about the topic of --to: give --to TOPIC");
   }
   if (target.to_redis.empty() && !target.to_password_file.empty()) {
     fail(ErrorKind::usage, "--to-password-file is about the server of --to-redis");
   }
-  if (target.to && (options.print || options.meta)) {
-    fail(ErrorKind::usage, "--print and --meta are about what is printed: they do not go with --to");
+  if (!target.is_stdout() && (options.print || options.meta)) {
+    fail(ErrorKind::usage, "--print and --meta are about what is printed: they do not go with {}",
+         target.to ? "--to" : "handlers");
   }
 }
 
@@ -245,7 +249,7 @@ std::string selection_of(const Options& options, SelectionOf what) {
 
 // What a run has passed or stored was chosen by the times of that moment.
 void require_fixed_times(const Options& options) {
-  if (!options.cursor && options.target.is_stdout()) {
+  if (!options.cursor && !options.target.to) {
     return;
   }
   const bool by_event = !options.replay.range.times_bound();
@@ -294,6 +298,7 @@ int leave_to(const Context& context, const Options& options, std::string_view ho
 int finish(const Context& context, const Options& options, const Replay& replay, const Player& player,
            const Target* target, Played played) {
   summarize(context, options, replay, player, target, played);
+  const int result = target != nullptr ? target->result() : 0;
   if (played == Played::stopped) {
     throw Error(ErrorKind::interrupted, "interrupted: run it again to go on where it stopped");
   }
@@ -301,23 +306,37 @@ int finish(const Context& context, const Options& options, const Replay& replay,
     say(context, fmt::format("topic {}: no event in the range matches", options.topic));
     return static_cast<int>(ErrorKind::partial);
   }
-  return 0;
+  return result;
 }
 
-int replay_once(const Context& context, const Options& options, redis::Session& session, const Topic& topic) {
+// Which are asked for before there are threads, and before anything is taken.
+std::unique_ptr<Target> handlers_of(const Context& context, const Options& options, const Topic& topic) {
+  return options.target.is_handlers() && !options.dry_run
+             ? make_handlers_target(context, options.target.handlers, options.play.time_max, topic)
+             : nullptr;
+}
+
+int replay_once(const Context& context, Options options, redis::Session& session, const Topic& topic) {
+  auto target = handlers_of(context, options, topic);
   Replay replay(session, topic, options.replay);
+  if (target) {
+    options.play.stop = stop_descriptor();
+    target->stop_by(options.play.stop);
+  }
   Player player(replay, options.play);
   if (options.dry_run) {
     const Played played = count_events(context, options, player);
     return finish(context, options, replay, player, nullptr, played);
   }
-  const auto target = make_target(context, options.target, topic, selection_of(options, SelectionOf::copy));
-  const Played played =
-      player.play({[&](const EventRun& run) { target->give(run); }, [&] { target->flush(); }});
+  if (!target) {
+    target = make_target(context, options.target, topic, selection_of(options, SelectionOf::copy));
+  }
+  const Played played = player.play(target->hooks());
   return finish(context, options, replay, player, target.get(), played);
 }
 
 int replay_by_cursor(const Context& context, Options options, redis::Session& session, const Topic& topic) {
+  auto target = handlers_of(context, options, topic);
   ReplayCursor cursor(
       session, topic,
       {*options.cursor, selection_of(options, SelectionOf::cursor), this_process(), options.lease});
@@ -330,28 +349,42 @@ int replay_by_cursor(const Context& context, Options options, redis::Session& se
   Replay replay(session, topic, options.replay);
   // Times such as 2h are those of the first run.
   cursor.advance(replay.resume_at(), 0);
-  const auto target =
-      make_target(context, options.target, topic,
-                  fmt::format("cursor {} {}", *options.cursor, cursor.state().run), cursor.state().copied);
-  options.play.flush_every = move_every;
+  if (!target) {
+    target =
+        make_target(context, options.target, topic,
+                    fmt::format("cursor {} {}", *options.cursor, cursor.state().run), cursor.state().copied);
+    options.play.flush_every = move_every;
+  }
   options.play.stop = stop_descriptor();
   target->stop_by(options.play.stop);
   Player player(replay, options.play);
+  const auto save = [&] {
+    ResumeAt at = replay.resume_at();
+    target->limit(at);
+    cursor.advance(at, player.given(), target->copied());
+  };
   // Another run may have sent on what we have, while this process was stopped.
-  const Played played = player.play({[&](const EventRun& run) {
-                                       cursor.require_ours();
-                                       target->give(run);
-                                     },
-                                     [&] {
-                                       cursor.require_ours();
-                                       target->flush();
-                                       cursor.advance(replay.resume_at(), player.given(), target->copied());
-                                     }});
+  target->save_by([&] {
+    cursor.require_ours();
+    save();
+  });
+  Player::Hooks hooks = target->hooks();
+  hooks.give = [&](const EventRun& run) {
+    cursor.require_ours();
+    target->give(run);
+  };
+  hooks.flush = [&] {
+    cursor.require_ours();
+    target->flush();
+    save();
+  };
+  const Played played = player.play(hooks);
   cursor.release();
   return finish(context, options, replay, player, target.get(), played);
 }
 
 int replay(const Context& context, Options options) {
+  options.time_range = take_words(options.words, options.program, options.target.handlers);
   options.target.form = form_of(options);
   options.target.missing = options.create ? MissingTopic::create : MissingTopic::refuse;
   take_selectors(options);
@@ -440,10 +473,14 @@ void add_replay(CLI::App& command, Context& context) {
                  fail(ErrorKind::usage, "must be at least {}", format_duration(lease_min));
                }
              });
+  add_text(command, "--handler", "CMD", options->program,
+           "hand the events to this program instead, as a worker does; its arguments behind --");
+  add_handler_options(command, options->target.handlers);
   add_flag(command, "--fail-if-empty", options->fail_if_empty, "exit 1 when no event matches");
-  command.add_option(
-      "RANGE", options->time_range,
-      "@FROM:TO: --since and --until in one, such as @2h:1h, @2024-05-01:2024-05-02 or @start:1h");
+  command.add_option("RANGE CMD", options->words,
+                     "@FROM:TO: --since and --until in one, such as @2h:1h, @2024-05-01:2024-05-02 or "
+                     "@start:1h. Behind --: a "
+                     "handler and its arguments");
   run_with(command, context, [&context, options] { return replay(context, *options); });
 }
 

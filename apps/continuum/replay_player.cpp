@@ -38,6 +38,8 @@ std::string_view word_of(Played played) {
       return "max-time";
     case Played::stopped:
       return "stopped";
+    case Played::halted:
+      return "halted";
     case Played::all:
       break;
   }
@@ -58,7 +60,7 @@ Played Player::play(const Hooks& hooks) {
   const Played played = give_all(hooks);
   progress_.clear();
   hooks.flush();
-  return played;
+  return hooks.over ? hooks.over().value_or(played) : played;
 }
 
 double Player::seconds() const {
@@ -72,12 +74,12 @@ Played Player::give_all(const Hooks& hooks) {
   while (const auto upcoming = look_ahead(hooks, at_once)) {
     const auto& [run, then] = *upcoming;
     const auto now = Clock::now();
-    if (then > now || (options_.flush_every && now - flushed_ >= *options_.flush_every)) {
+    if ((then > now && !hooks.wait) || (options_.flush_every && now - flushed_ >= *options_.flush_every)) {
       hooks.flush();
       flushed_ = now;
     }
-    wait_until(then);
-    if (const auto over = is_over()) {
+    wait_until(hooks, then);
+    if (const auto over = is_over(hooks)) {
       return *over;
     }
     if (run.events > 0) {
@@ -112,15 +114,24 @@ Player::Clock::time_point Player::due(const EventRun& run) {
   return pace_.due(Clock::now(), time_of(run, raw_time, options_.by), run.events);
 }
 
-void Player::wait_until(Clock::time_point due) {
-  for (auto now = Clock::now(); now < due && !is_over(); now = Clock::now()) {
+void Player::wait_until(const Hooks& hooks, Clock::time_point due) {
+  for (auto now = Clock::now(); now < due && !is_over(hooks); now = Clock::now()) {
     const auto until = std::min({due, deadline_.value_or(due), now + redraw_every});
-    stopped_ = is_readable(options_.stop, std::max(until - now, Clock::duration::zero()));
+    if (hooks.wait) {
+      hooks.wait(until);
+    } else {
+      stopped_ = is_readable(options_.stop, std::max(until - now, Clock::duration::zero()));
+    }
     progress_.update(replay_.events_passed(), given_);
   }
 }
 
-std::optional<Played> Player::is_over() {
+std::optional<Played> Player::is_over(const Hooks& hooks) {
+  if (hooks.over) {
+    if (const auto over = hooks.over()) {
+      return over;
+    }
+  }
   if (!deadline_ && options_.stop < 0) {
     return std::nullopt;
   }

@@ -20,12 +20,12 @@ struct PlayOptions {
   std::optional<Milliseconds> time_max;
   std::optional<std::uint64_t> events_max;  // that the replay ends after
   Progress::Show progress = Progress::Show::never;
-  std::optional<Milliseconds> flush_every;
+  std::optional<Milliseconds> flush_every;  // not for a target that works by itself
   int stop = -1;  // readable: end when everything that was given is flushed. Not owned
 };
 
 // Why a replay is over.
-enum class Played : std::uint8_t { all, events_max, time_max, stopped };
+enum class Played : std::uint8_t { all, events_max, time_max, stopped, halted };
 [[nodiscard]] std::string_view word_of(Played played);
 
 class Player {
@@ -39,6 +39,10 @@ class Player {
     // was given is before replay.resume_at() then, and nothing else. Never again after a hook has thrown:
     // what became of the events is not known then.
     std::function<void()> flush;
+    // Of a target that works by itself. Pauses are spent there, less when it is over before.
+    std::function<void(Pace::Clock::time_point until)> wait = {};
+    // It takes no more.
+    std::function<std::optional<Played>()> over = {};
   };
   Played play(const Hooks& hooks);
 
@@ -58,8 +62,8 @@ class Player {
   [[nodiscard]] std::optional<Upcoming> look_ahead(const Hooks& hooks, std::uint64_t events_max);
   [[nodiscard]] Clock::time_point due(const EventRun& run);
   // Less when it is over before.
-  void wait_until(Clock::time_point due);
-  [[nodiscard]] std::optional<Played> is_over();
+  void wait_until(const Hooks& hooks, Clock::time_point due);
+  [[nodiscard]] std::optional<Played> is_over(const Hooks& hooks);
 
   Replay& replay_;
   const PlayOptions options_;

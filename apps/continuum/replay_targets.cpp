@@ -1,5 +1,6 @@
 #include "replay_targets.hpp"
 
+#include "continuum/error.hpp"
 #include "continuum/units.hpp"
 
 namespace continuum::app {
@@ -77,6 +78,7 @@ class TopicTarget final : public Target {
 
 std::unique_ptr<Target> make_target(const Context& context, const TargetOptions& options, const Topic& source,
                                     std::string_view identity, const CopiedTo& before) {
+  check(!options.is_handlers(), "handlers are made before threads are");
   if (options.to) {
     return std::make_unique<TopicTarget>(context, options, source, identity, before);
   }

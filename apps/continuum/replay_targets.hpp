@@ -1,7 +1,9 @@
 // Where the events of a replay go.
 #pragma once
 
+#include "handler_options.hpp"
 #include "output.hpp"
+#include "replay_player.hpp"
 #include "server.hpp"
 
 #include "continuum/replay.hpp"
@@ -21,8 +23,12 @@ struct TargetOptions {
   std::string to_redis;                // of another server
   std::string to_password_file;
   MissingTopic missing = MissingTopic::refuse;
+  HandlerArguments handlers;  // or handlers
 
-  [[nodiscard]] bool is_stdout() const { return !to; }
+  [[nodiscard]] bool is_handlers() const {
+    return handlers.directory.has_value() || !handlers.handler.command.empty();
+  }
+  [[nodiscard]] bool is_stdout() const { return !to && !is_handlers(); }
 };
 
 class Target {
@@ -37,6 +43,16 @@ class Target {
   virtual void flush() = 0;
   // As Output::stop_by(), where nobody but the reader bounds the waiting.
   virtual void stop_by(int descriptor) { (void)descriptor; }
+  // How the events are played to it.
+  [[nodiscard]] virtual Player::Hooks hooks() {
+    return {[this](const EventRun& run) { give(run); }, [this] { flush(); }};
+  }
+  // Of a target that works by itself: called a few times a second, for what it has accepted by then.
+  virtual void save_by(std::function<void()> save) { (void)save; }
+  // What it has not accepted of what it was given is taken out of `at`.
+  virtual void limit(ResumeAt& at) const { (void)at; }
+  // 0, or the exit status of events that were not accepted. Throws Error for more than that.
+  [[nodiscard]] virtual int result() const { return 0; }
   // What was accepted, where that can be looked at again; null where it cannot.
   [[nodiscard]] virtual const CopiedTo* copied() const { return nullptr; }
   // What became of the events, for the summary.

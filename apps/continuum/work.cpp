@@ -2,6 +2,7 @@
 #include "continuum/worker.hpp"
 
 #include "commands.hpp"
+#include "handler_options.hpp"
 #include "operator.hpp"
 #include "options.hpp"
 #include "output.hpp"
@@ -25,8 +26,6 @@
 #include <csignal>
 #include <cstdlib>
 #include <memory>
-
-extern char** environ;
 
 namespace continuum::app {
 namespace {
@@ -61,43 +60,12 @@ struct Arguments {
   WorkOptions work;
   bool drain = false;
   bool no_wait = false;
-  HandlerSpec handler;                  // of the command behind --
-  bool handler_option = false;          // one that makes sense only with it
-  std::optional<std::string> handlers;  // their directory
+  HandlerArguments handlers;
   std::optional<std::string> printing;  // as it was given
   std::optional<std::string> emit;      // the topic
   bool create = false;
   Milliseconds retry_for{3'600'000};
 };
-
-HandlerMode parse_mode(const std::string& text) {
-  if (text == "exec") {
-    return HandlerMode::exec;
-  }
-  if (text == "stream") {
-    return HandlerMode::stream;
-  }
-  fail(ErrorKind::usage,
-       "give exec (a process per event) or stream (one process, events in and verdicts out as lines)");
-}
-
-OnFailure parse_on_failure(const std::string& text) {
-  for (const OnFailure value : {OnFailure::hold_key, OnFailure::skip, OnFailure::halt}) {
-    if (text == name_of(value)) {
-      return value;
-    }
-  }
-  fail(ErrorKind::usage,
-       "give hold-key (later events of its key wait), skip (its key goes on) or halt (the partition waits "
-       "for you)");
-}
-
-Dispatch parse_dispatch(const std::string& text) {
-  if (text == "sequence" || text == "parallel") {
-    return text == "sequence" ? Dispatch::sequence : Dispatch::parallel;
-  }
-  fail(ErrorKind::usage, "give sequence (one handler after the other, by name) or parallel");
-}
 
 Printing parse_printing(const std::string& text) {
   if (text == "event" || text == "data") {
@@ -118,24 +86,23 @@ void complete(Arguments& args, const Context& context) {
   };
   work.notify_socket = variable("NOTIFY_SOCKET");
   work.watchdog_every = watchdog_interval(variable("WATCHDOG_USEC"), variable("WATCHDOG_PID"), ::getpid());
-  for (char** entry = environ; *entry != nullptr; ++entry) {
-    work.environment.emplace_back(*entry);
-  }
-  auto& handler = args.handler;
-  if (!handler.command.empty() && args.handlers) {
+  work.environment = environment_of_process();
+  work.dispatch = args.handlers.dispatch;
+  auto& handler = args.handlers.handler;
+  if (!handler.command.empty() && args.handlers.directory) {
     fail(ErrorKind::usage, "give --handlers or a command after --, not both");
   }
-  if (args.handlers && !work.types.empty()) {
+  if (args.handlers.directory && !work.types.empty()) {
     fail(ErrorKind::usage, "--type is not for --handlers: each handler's file says its types");
   }
-  if (args.handler_option && handler.command.empty()) {
+  if (args.handlers.about_it && handler.command.empty()) {
     fail(ErrorKind::usage,
          "--mode, --attempts, --backoff, --timeout, --on-failure, --rate and --concurrency are about a "
          "handler: give "
          "its command after --{}",
-         args.handlers ? ", or write them into its file" : "");
+         args.handlers.directory ? ", or write them into its file" : "");
   }
-  work.handlers_directory = args.handlers.value_or("");
+  work.handlers_directory = args.handlers.directory.value_or("");
   if (!handler.command.empty()) {
     handler.name = command_line_handler;
     handler.types = work.types;
@@ -202,8 +169,8 @@ void complete_archive(Arguments& args) {
   if (args.group && args.group != archive_group) {
     fail(ErrorKind::usage, "--archive has a group of its own, {}: leave -g away", archive_group);
   }
-  if (!args.handler.command.empty() || args.handlers || args.emit || args.from || args.printing ||
-      !work.types.empty() || work.events_max) {
+  if (!args.handlers.handler.command.empty() || args.handlers.directory || args.emit || args.from ||
+      args.printing || !work.types.empty() || work.events_max) {
     fail(ErrorKind::usage,
          "--archive takes all events as they are: it does not go with a handler, --emit, --from, --type, "
          "--print or "
@@ -222,7 +189,7 @@ int run_work(const Context& context, Arguments args) {
   complete(args, context);
   // Inherited from who started us, it would hide how handlers end.
   std::signal(SIGCHLD, SIG_DFL);
-  const auto hang_up = args.handlers ? HangUp::rereads : HangUp::stops;
+  const auto hang_up = args.handlers.directory ? HangUp::rereads : HangUp::stops;
   let_requests_pass(hang_up);
 
   redis::ClientOptions client;
@@ -243,51 +210,15 @@ int run_work(const Context& context, Arguments args) {
 }
 
 void add_handler_options(CLI::App& command, const std::shared_ptr<Arguments>& args) {
-  const auto parsed = [&](const std::string& name, const std::string& placeholder, const std::string& help,
-                          auto parse) {
-    add_parsed(command, name, placeholder, help, [args, parse](const std::string& text) {
-      args->handler_option = true;
-      parse(args->handler, text);
-    });
-  };
-  parsed("--mode", "exec|stream",
-         "a process per event, or one process with events in and verdicts out as lines (exec)",
-         [](HandlerSpec& o, const std::string& text) { o.mode = parse_mode(text); });
-  parsed("--attempts", "N", "how often an event is tried before it is given up (5)",
-         [](HandlerSpec& o, const std::string& text) {
-           o.attempts_max = static_cast<std::uint32_t>(parse_number(text, 1, 1'000'000));
-         });
-  parsed("--backoff", "A..B", "the pause before the second attempt, doubled up to the longest (100ms..30s)",
-         [](HandlerSpec& o, const std::string& text) {
-           const Backoff backoff = parse_backoff(text);
-           o.backoff_min = backoff.min;
-           o.backoff_max = backoff.max;
-         });
-  parsed("--timeout", "D",
-         "kill a handler that takes longer for an event; that is an attempt (default: no limit)",
-         [](HandlerSpec& o, const std::string& text) {
-           o.timeout = parse_duration(text);
-           if (*o.timeout < Milliseconds(1)) {
-             fail(ErrorKind::usage, "must be at least 1ms");
-           }
-         });
-  parsed("--concurrency", "N", "processes at a time on each partition, of different keys (1)",
-         [](HandlerSpec& o, const std::string& text) {
-           o.concurrency = static_cast<std::uint32_t>(parse_number(text, 1, 1024));
-         });
-  parsed("--on-failure", "hold-key|skip|halt",
-         "what an event that is given up does: holds its key, is skipped, or halts its partition (hold-key)",
-         [](HandlerSpec& o, const std::string& text) { o.on_failure = parse_on_failure(text); });
-  parsed("--rate", "N/s", "at most so many events a second (or N/m, N/h) on each partition",
-         [](HandlerSpec& o, const std::string& text) { o.rate_per_second = parse_rate(text); });
-  add_text(command, "--handlers", "DIR", args->handlers,
-           "the handlers, one TOML file each (docs/handlers.md), taken up while running");
-  add_parsed(command, "--dispatch", "sequence|parallel",
-             "whether the handlers of one event get it one after the other, or at once (sequence)",
-             [args](const std::string& text) { args->work.dispatch = parse_dispatch(text); });
+  add_handler_options(command, args->handlers);
+  add_parsed(command, "--rate", "N/s", "at most so many events a second (or N/m, N/h) on each partition",
+             [args](const std::string& text) {
+               args->handlers.about_it = true;
+               args->handlers.handler.rate_per_second = parse_rate(text);
+             });
   add_number(command, "--held-max", args->work.held_events_max, {1, number_max},
              "how many dead letters and events behind them a partition may have before it waits (100000)");
-  command.add_option("CMD", args->handler.command,
+  command.add_option("CMD", args->handlers.handler.command,
                      "the handler and its arguments, behind --; none: events are printed");
 }
 

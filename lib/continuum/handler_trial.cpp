@@ -111,15 +111,7 @@ HandlerTrial::~HandlerTrial() {
 void HandlerTrial::give(const EventRun& run) {
   Impl::Part& part = impl_->part_of(run);
   impl_->pump_until([&] { return part.sink->wants_entry(); });
-  FetchedEntry fetched;
-  auto lines = std::make_shared<const std::string>(run.lines);
-  fetched.entry.id = run.entry;
-  fetched.entry.first = run.first;
-  fetched.entry.events = run.events;
-  fetched.entry.generation = run.generation;
-  fetched.entry.frame = *lines;
-  fetched.storage = std::move(lines);
-  part.sink->give(std::move(fetched));
+  part.sink->give(entry_of(run));
   impl_->pump_until([] { return true; });
 }
 

@@ -531,10 +531,11 @@ void HttpClient::post(const HttpDelivery& delivery, std::string_view event, Mill
       "POST {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: continuum/{}\r\n"
       "Content-Type: application/cloudevents+json; charset=UTF-8\r\nContent-Length: {}\r\n"
       "Continuum-Topic: {}\r\nContinuum-Group: {}\r\nContinuum-Partition: {}\r\nContinuum-Offset: {}\r\n"
-      "Continuum-Attempt: {}\r\nContinuum-Generation: {}\r\nContinuum-Fence: {}\r\n\r\n",
+      "Continuum-Attempt: {}\r\nContinuum-Generation: {}\r\nContinuum-Fence: {}\r\n{}\r\n",
       state_->url.target, state_->url.authority, CONTINUUM_VERSION, event.size(), delivery.topic,
       delivery.group, delivery.partition, delivery.offset, delivery.attempt, delivery.generation,
-      delivery.fence);
+      delivery.fence,
+      delivery.how == HttpDelivery::How::replayed ? "Continuum-Replay: 1\r\n" : std::string_view());
   x->event = event;
   x->done = std::move(done);
   x->limit.expires_after(timeout);

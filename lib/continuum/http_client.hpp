@@ -59,6 +59,7 @@ struct HttpDelivery {
   std::uint32_t attempt = 1;
   Fence fence{};
   Generation generation{};
+  enum class How : std::uint8_t { worked, replayed } how = How::worked;
 };
 
 // Connections to one URL, kept alive; one for each request that is under way. On the executor's thread only.

@@ -45,6 +45,7 @@ class HttpRunner final : public Runner, public std::enable_shared_from_this<Http
     delivery.attempt = event.attempt;
     delivery.fence = site_.tenure.fence;
     delivery.generation = site_.tenure.passed;
+    delivery.how = site_.place.replay != nullptr ? HttpDelivery::How::replayed : HttpDelivery::How::worked;
     ++running_;
     client_.post(delivery, event.line, handler_->spec.timeout.value_or(http_timeout_default),
                  [weak = weak_from_this(), offset = event.offset](const HttpAnswer& answer) {

@@ -250,7 +250,8 @@ struct Replay::Impl {
       const bool wanted = from < to && filter.wants(source->range.partition, entry.generation);
       if (wanted) {
         decode_entry(decoder, entry, topic.name, source->range.partition, lines);
-        run = {source->range.partition, entry.generation, entry.id, entry.first, entry.events, lines};
+        run = {source->range.partition, entry.generation, entry.id, entry.first, entry.events, lines,
+               source->entry_id};
         run_source = source;
         cut(from, to);
       }

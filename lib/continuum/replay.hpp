@@ -31,6 +31,7 @@ struct EventRun {
   Offset first;
   std::uint32_t events = 0;
   std::string_view lines;  // as they were stored, each with its newline
+  EntryId before = {};     // the entry before it, when that was read
 };
 
 // Where reading of a partition stopped.

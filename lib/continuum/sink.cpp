@@ -1,6 +1,7 @@
 #include "continuum/sink.hpp"
 
 #include "continuum/error.hpp"
+#include "continuum/replay.hpp"
 
 #include <time.h>
 
@@ -44,6 +45,18 @@ void LocatedLine::append(std::string& out, Offset offset, std::string_view line)
   const fmt::format_int digits(offset.value);
   out.append(begin_).append(digits.data(), digits.size()) += ',';
   out.append(members_of(line)) += '\n';
+}
+
+FetchedEntry entry_of(const EventRun& run) {
+  FetchedEntry fetched;
+  auto lines = std::make_shared<const std::string>(run.lines);
+  fetched.entry.id = run.entry;
+  fetched.entry.first = run.first;
+  fetched.entry.events = run.events;
+  fetched.entry.generation = run.generation;
+  fetched.entry.frame = *lines;
+  fetched.storage = std::move(lines);
+  return fetched;
 }
 
 void decode_entry(const FetchedEntry& fetched, std::string_view topic, Partition partition,

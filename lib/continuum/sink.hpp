@@ -19,6 +19,8 @@ namespace continuum {
 struct Commit;
 class DecodePool;
 class HeldEvents;
+class LeftKeys;
+struct EventRun;
 class OutputWriter;
 class ProcessGuard;
 
@@ -63,6 +65,10 @@ struct Workplace {
   };
   std::function<void(const Judged&)> judge;
   std::function<void(std::string_view why)> on_down;
+
+  // Of a replay, which is outside of any group: there are no dead letters, nothing is emitted, and events may
+  // have been left out. Null: there is a group.
+  LeftKeys* replay = nullptr;
 
   // When they are archived: threads of their own, which may hang as long as a disk does.
   DecodePool* disk = nullptr;
@@ -178,6 +184,9 @@ class LocatedLine {
  private:
   std::string begin_;
 };
+
+// A copy of what was read back, as an entry of its own.
+[[nodiscard]] FetchedEntry entry_of(const EventRun& run);
 
 // Decodes on this thread. Throws Error{loss} that names the place.
 void decode_entry(const FetchedEntry& fetched, std::string_view topic, Partition partition,

@@ -299,7 +299,7 @@ class StreamRunner final : public Runner, public std::enable_shared_from_this<St
 
   void read_verdicts(Run& run, std::string_view bytes) {
     std::string& rest = run.rest;
-    const std::size_t most = site_.place.emit ? emitted_bytes_max : verdict_bytes_max;
+    const std::size_t most = emitting() == Emitting::yes ? emitted_bytes_max : verdict_bytes_max;
     const auto keep = [&](std::string_view part) {
       rest.append(part.substr(0, most - std::min(rest.size(), most)));
     };
@@ -328,7 +328,10 @@ class StreamRunner final : public Runner, public std::enable_shared_from_this<St
     }
   }
 
-  [[nodiscard]] Emitting emitting() const { return site_.place.emit ? Emitting::yes : Emitting::no; }
+  // A handler that emits does so in a replay, too, where nobody takes it.
+  [[nodiscard]] Emitting emitting() const {
+    return site_.place.emit || site_.place.replay != nullptr ? Emitting::yes : Emitting::no;
+  }
 
   void read_verdict(Run& run, std::string_view line) {
     const auto verdict = parse_verdict(line, emitting());
@@ -349,7 +352,7 @@ class StreamRunner final : public Runner, public std::enable_shared_from_this<St
       why = verdict->verdict == Verdict::fail ? "the handler answered fail" : "the handler answered retry";
     }
     std::string output;
-    if (!verdict->output.empty()) {
+    if (!verdict->output.empty() && site_.place.emit) {
       const EmitCause cause{site_.tenure.partition, *offset, subscription_.line(*offset),
                             handler_->spec.name};
       if (const auto wrong = site_.place.emit(cause, verdict->output, Workplace::Printed::array, output)) {

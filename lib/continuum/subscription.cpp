@@ -3,6 +3,7 @@
 #include "continuum/error.hpp"
 #include "continuum/event.hpp"
 #include "continuum/json.hpp"
+#include "continuum/left_keys.hpp"
 #include "continuum/names.hpp"
 #include "continuum/runner.hpp"
 
@@ -207,6 +208,9 @@ std::optional<Window::Event> Subscription::take_event(Clock::time_point now) {
       site_.window.put_back(lane_, event->offset);
       return std::nullopt;
     }
+    if (site_.place.replay != nullptr && left_out(*event)) {
+      continue;
+    }
     if (!site_.held.may_hold(event->key_hash) || !held_back(*event, now)) {
       return event;
     }
@@ -249,6 +253,22 @@ bool Subscription::held_back(const Window::Event& event, Clock::time_point now) 
       return true;
   }
   return false;
+}
+
+// True when an earlier event of its key was given up in this replay.
+bool Subscription::left_out(const Window::Event& event) {
+  LeftKeys& left = *site_.place.replay;
+  if (left.empty()) {
+    return false;
+  }
+  std::string scratch;
+  const std::string_view key = key_of(attributes_of(event.line), scratch);
+  if (!left.has({spec().name, std::string(key)})) {
+    return false;
+  }
+  left.leave_out(site_.tenure.partition, event.offset);
+  site_.window.done(lane_, event.offset);
+  return true;
 }
 
 DeadLetter Subscription::letter_of(Offset offset, LetterState state) const {
@@ -410,6 +430,10 @@ void Subscription::give_up(Offset offset, const Trouble& trouble) {
     halt(offset, trouble);
     return;
   }
+  if (site_.place.replay != nullptr) {
+    give_up_in_replay(offset, trouble);
+    return;
+  }
   if (site_.held.full()) {
     // Nothing may be lost: without room for its letter it stays where it is.
     troubles_.at(offset).attempts -= 1;
@@ -428,6 +452,26 @@ void Subscription::give_up(Offset offset, const Trouble& trouble) {
       holds ? "Its key is held: later events of it wait" : "It is skipped", site_.place.topic.name,
       site_.place.options.group));
   site_.held.park(std::move(letter));
+  ++site_.place.failed;
+  troubles_.erase(offset);
+  site_.window.done(lane_, offset);
+}
+
+void Subscription::give_up_in_replay(Offset offset, const Trouble& trouble) {
+  LeftKeys& left = *site_.place.replay;
+  const bool holds = spec().on_failure == OnFailure::hold_key;
+  if (holds && left.full()) {
+    halt(offset, trouble);
+    return;
+  }
+  DeadLetter letter = letter_of(offset, holds ? LetterState::failed : LetterState::skipped);
+  site_.place.say(fmt::format("{}, id {}, key {}: gave up after {} attempt{}: {}. {}", place_of(offset),
+                              shortened(attributes_of(letter.event).id), shortened(letter.whose.key),
+                              trouble.attempts, trouble.attempts == 1 ? "" : "s", trouble.error,
+                              holds ? "Later events of its key are left out" : "It is skipped"));
+  if (holds) {
+    left.hold(std::move(letter.whose), site_.tenure.partition, offset);
+  }
   ++site_.place.failed;
   troubles_.erase(offset);
   site_.window.done(lane_, offset);
@@ -462,12 +506,16 @@ void Subscription::halt(Offset offset, const Trouble& trouble) {
   doing.since = system_now();
   doing.attempt = trouble.attempts;
   doing.error = trouble.error;
-  site_.place.say(fmt::format(
-      "{}, id {}, key {}: gave up after {} attempt{}: {}. The partition is halted for group {}: its later "
-      "events "
-      "wait. Repair the handler and start the worker again",
-      place_of(offset), shortened(attributes_of(letter.event).id), shortened(letter.whose.key),
-      trouble.attempts, trouble.attempts == 1 ? "" : "s", trouble.error, site_.place.options.group));
+  const std::string what_now =
+      site_.place.replay != nullptr
+          ? "The replay ends. Repair the handler and run it again"
+          : fmt::format(
+                "The partition is halted for group {}: its later events wait. Repair the handler and "
+                "start the worker again",
+                site_.place.options.group);
+  site_.place.say(fmt::format("{}, id {}, key {}: gave up after {} attempt{}: {}. {}", place_of(offset),
+                              shortened(attributes_of(letter.event).id), shortened(letter.whose.key),
+                              trouble.attempts, trouble.attempts == 1 ? "" : "s", trouble.error, what_now));
   site_.halted = std::move(doing);
   site_.window.retry(lane_, offset, never, trouble.attempts);
   site_.wake.notify();

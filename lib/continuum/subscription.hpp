@@ -114,7 +114,9 @@ class Subscription {
   [[nodiscard]] std::optional<Window::Event> take_letter(Clock::time_point now);
   void forget_troubles();
   [[nodiscard]] bool held_back(const Window::Event& event, Clock::time_point now);
+  [[nodiscard]] bool left_out(const Window::Event& event);
   void give_up(Offset offset, const Trouble& trouble);
+  void give_up_in_replay(Offset offset, const Trouble& trouble);
   void fail_letter(Offset offset, const Trouble& trouble);
   void halt(Offset offset, const Trouble& trouble);
   [[nodiscard]] DeadLetter letter_of(Offset offset, LetterState state) const;

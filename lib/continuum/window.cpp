@@ -184,8 +184,13 @@ class Window::Lane {
   std::uint64_t open = 0;
 };
 
-Window::Window(const Cursor& start, Dispatch dispatch)
-    : dispatch_(dispatch), slots_(events_max), next_(start.offset), end_(start.offset), finished_(start) {}
+Window::Window(const Cursor& start, Dispatch dispatch, Gaps gaps)
+    : dispatch_(dispatch),
+      gaps_(gaps),
+      slots_(events_max),
+      next_(start.offset),
+      end_(start.offset),
+      finished_(start) {}
 
 Window::~Window() = default;
 
@@ -214,8 +219,8 @@ void Window::remove_lane(Lane& lane) {
 
 void Window::add(DecodedEntry entry) {
   const bool first = entries_.empty() && end_ == finished_.offset;
-  check(first ? entry.first <= end_ && entry.next() > end_ : entry.first == end_,
-        "entries come without gaps");
+  const bool follows = first ? entry.first <= end_ && entry.next() > end_ : entry.first == end_;
+  check(follows || (gaps_ == Gaps::left_out && entry.first > end_), "entries come without gaps");
   end_ = entry.next();
   bytes_ += entry.lines.size();
   const Offset begins = entry.first;
@@ -231,7 +236,8 @@ void Window::add(DecodedEntry entry) {
 void Window::admit(Budget& budget) {
   while (admitting_ < entries_.size()) {
     const DecodedEntry& entry = entries_[admitting_];
-    while (next_ < entry.next()) {
+    pass_gap(entry.first);
+    while (next_ >= entry.first && next_ < entry.next()) {
       // An event that is left out needs its slot too: the prefix may not reach it yet.
       if (next_ - finished_.offset >= events_max) {
         break;
@@ -256,6 +262,24 @@ void Window::admit(Budget& budget) {
     advance();  // may make room: left-out events at the front are done already
     if (!whole && finished_.offset == before) {
       return;
+    }
+  }
+}
+
+// Up to there nothing is to be handled. Goes as far as there are slots.
+void Window::pass_gap(Offset until) {
+  if (next_ >= until) {
+    return;
+  }
+  if (finished_.offset == next_) {
+    next_ = finished_.offset = until;
+    return;
+  }
+  for (; next_ < until && next_ - finished_.offset < events_max; ++next_) {
+    const std::uint32_t at = index(next_);
+    slots_[at] = Slot();
+    for (const auto& lane : lanes_) {
+      lane->slots[at].state = Lane::State::not_mine;
     }
   }
 }

@@ -77,6 +77,12 @@ enum class Dispatch : std::uint8_t {
   parallel,  // at once
 };
 
+// Whether the offsets of what is handled follow each other.
+enum class Gaps : std::uint8_t {
+  none,
+  left_out,  // events that nobody chose: they count as done
+};
+
 class Window {
  public:
   using Clock = std::chrono::steady_clock;
@@ -85,7 +91,7 @@ class Window {
   class Lane;
 
   // Events from `start.offset` on; earlier ones of the first entry are passed over.
-  Window(const Cursor& start, Dispatch dispatch);
+  Window(const Cursor& start, Dispatch dispatch, Gaps gaps = Gaps::none);
   ~Window();
   Window(const Window&) = delete;
   Window& operator=(const Window&) = delete;
@@ -101,7 +107,7 @@ class Window {
 
   // Room for one more entry. An entry larger than bytes_max is taken when the window is empty.
   [[nodiscard]] bool wants_entry() const { return entries_.empty() || bytes_ < bytes_max; }
-  // Entries come in order and without gaps; the first may begin before the start.
+  // Entries come in order, and without gaps unless they are left out; the first may begin before the start.
   void add(DecodedEntry entry);
   // Takes on as many events as there are slots and budget for. Those that no lane takes are done at once and
   // cost no budget.
@@ -159,10 +165,12 @@ class Window {
     return static_cast<std::uint32_t>(offset.value & (events_max - 1));
   }
   [[nodiscard]] bool admit_line(std::string_view line, Budget& budget);
+  void pass_gap(Offset until);
   void open_next(const Lane& lane, std::uint32_t slot);
   void advance();
 
   const Dispatch dispatch_;
+  const Gaps gaps_;
   std::vector<std::unique_ptr<Lane>> lanes_;  // by name
   std::vector<Slot> slots_;
   std::deque<DecodedEntry> entries_;  // not wholly finished

@@ -1,11 +1,13 @@
 #include "group_move.hpp"
 
 #include "commands.hpp"
+#include "export_file.hpp"
 #include "operator.hpp"
 #include "options.hpp"
 #include "output.hpp"
 #include "selectors.hpp"
 
+#include "continuum/cursor_file.hpp"
 #include "continuum/error.hpp"
 #include "continuum/event.hpp"
 #include "continuum/group_control.hpp"
@@ -16,6 +18,11 @@
 #include <CLI/CLI.hpp>
 
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <iostream>
+#include <map>
 #include <memory>
 #include <optional>
 
@@ -35,28 +42,149 @@ void say_dry_run(const Context& context, const GroupArguments& args) {
 struct SeekArguments {
   GroupArguments group;
   std::optional<std::string> to;
+  std::optional<std::string> from_file;
+  std::optional<std::string> export_to;
 };
+
+constexpr std::string_view to_help =
+    "give start, end, an offset (with one --partition, or 0=120,1=98), a duration back such as 2h, or a time "
+    "such as 2024-05-01, 2024-05-01T12:00:00Z or milliseconds since 1970";
+
+// 0=120,1=98
+std::map<Partition, Offset> parse_offsets(const std::string& text) {
+  std::map<Partition, Offset> offsets;
+  for (std::size_t at = 0; at <= text.size();) {
+    const std::string one = text.substr(at, text.find(',', at) - at);
+    const std::size_t equals = std::min(one.find('='), one.size());
+    const Partition partition(
+        static_cast<std::uint32_t>(parse_number(one.substr(0, equals), 0, partitions_max - 1)));
+    const Offset offset(parse_number(one.substr(std::min(equals + 1, one.size())), 0, number_max));
+    if (!offsets.emplace(partition, offset).second) {
+      fail(ErrorKind::usage, "--to {}: partition {} comes twice", printable(text), partition);
+    }
+    at += one.size() + 1;
+  }
+  return offsets;
+}
 
 // start, end, an offset, or a time. Ten digits and more are milliseconds since 1970 (parse_moment), fewer an
 // offset.
-SeekTarget parse_target(const std::string& text, redis::Session& session) {
+SeekTarget parse_target(const std::string& text, const std::vector<Partition>& partitions,
+                        redis::Session& session) {
   using To = SeekTarget::To;
   if (text == "start" || text == "end") {
     return {text == "start" ? To::start : To::end, {}, {}};
   }
+  std::optional<Offset> offset;
   try {
-    const bool is_offset = text.size() < 10 && text.find_first_not_of("0123456789") == std::string::npos;
-    if (is_offset) {
-      return {To::offset, Offset(parse_number(text, 0, number_max)), {}};
+    if (text.find('=') != std::string::npos) {
+      return {To::offsets, parse_offsets(text), {}};
     }
-    return {To::time, {}, resolve(parse_moment(text), session)};
+    if (text.size() < 10 && text.find_first_not_of("0123456789") == std::string::npos) {
+      offset = Offset(parse_number(text, 0, number_max));
+    } else {
+      return {To::time, {}, resolve(parse_moment(text), session)};
+    }
   } catch (const Error& error) {
-    fail(error.kind(),
-         "--to {}: give start, end, an offset (with one --partition), a duration back such as 2h, or a time "
-         "such as "
-         "2024-05-01T12:00:00Z",
-         printable(text));
+    if (error.kind() != ErrorKind::usage || error.message().starts_with("--to")) {
+      throw;
+    }
+    fail(error.kind(), "--to {}: {}", printable(text), to_help);
   }
+  if (partitions.size() != 1) {
+    fail(ErrorKind::usage,
+         "offsets are counted in each partition: give exactly one with --partition, or --to 0={},1=…",
+         *offset);
+  }
+  return {To::offsets, {{partitions.front(), *offset}}, {}};
+}
+
+// Of a file, or with - of stdin.
+std::string read_all(const std::string& path) {
+  std::ifstream file;
+  if (path != "-") {
+    file.open(path, std::ios::binary);
+    if (!file) {
+      fail(ErrorKind::usage, "{}: cannot be read: {}", printable(path), std::strerror(errno));
+    }
+  }
+  std::istream& in = path == "-" ? std::cin : file;
+  std::string text(cursor_file_bytes_max + 1, '\0');
+  in.read(text.data(), static_cast<std::streamsize>(text.size()));
+  if (in.bad()) {
+    fail(ErrorKind::usage, "{}: cannot be read", printable(path));
+  }
+  text.resize(static_cast<std::size_t>(in.gcount()));
+  return text;
+}
+
+SeekTarget read_target(const std::string& path, const Topic& topic) {
+  try {
+    return {SeekTarget::To::offsets, parse_cursor_file(read_all(path), topic), {}};
+  } catch (const Error& error) {
+    const std::string file = path == "-" ? "stdin" : printable(path);
+    fail(error.kind(), "{}{}", error.message().starts_with(file) ? "" : file + ": ", error.message());
+  }
+}
+
+// The partitions that a target names, instead of all of them.
+void take_partitions(GroupPlace& place, const SeekTarget& target, const GroupArguments& args) {
+  if (target.to != SeekTarget::To::offsets) {
+    return;
+  }
+  std::vector<Partition> named;
+  for (const auto& [partition, offset] : target.offsets) {
+    named.push_back(partition);
+    if (!std::binary_search(place.partitions.begin(), place.partitions.end(), partition)) {
+      fail(ErrorKind::usage, "topic {}: partition {} is not one of {}", args.topic, partition,
+           partition_text(place.partitions));
+    }
+  }
+  place.partitions = std::move(named);
+}
+
+// The cursors as they are, or as they would be.
+void write_cursors(const Topic& topic, std::string_view group, const std::map<Partition, Offset>& offsets,
+                   const std::string& path) {
+  if (path == "-") {
+    Output out;
+    for (const auto& [partition, offset] : offsets) {
+      out.line(cursor_line(topic, group, partition, offset));
+    }
+    out.flush();
+    return;
+  }
+  ExportFile file(path);
+  for (const auto& [partition, offset] : offsets) {
+    file.line(cursor_line(topic, group, partition, offset));
+  }
+  file.finish();
+}
+
+int export_cursors(const Context& context, const SeekArguments& args) {
+  if (args.group.yes) {
+    fail(ErrorKind::usage, "--export only writes where the group stands, or would stand: leave --yes away");
+  }
+  const auto session = connect(context, redis::Needs::Access::read);
+  GroupPlace place = find_group(*session, args.group);
+  std::map<Partition, Offset> offsets;
+  if (args.to || args.from_file) {
+    const SeekTarget target = args.to ? parse_target(*args.to, place.partitions, *session)
+                                      : read_target(*args.from_file, place.topic);
+    take_partitions(place, target, args.group);
+    for (const Move& move : plan_seek(*session, place.topic, args.group.group, place.partitions, target)) {
+      offsets[move.partition] = move.to.offset;
+    }
+  } else {
+    const auto states = group_states(*session, place.topic, args.group.group, place.partitions);
+    for (std::size_t i = 0; i < states.size(); ++i) {
+      if (states[i]) {
+        offsets[place.partitions[i]] = states[i]->cursor.offset;
+      }
+    }
+  }
+  write_cursors(place.topic, args.group.group, offsets, *args.export_to);
+  return 0;
 }
 
 void show_moves(const Context& context, const GroupArguments& args, const std::vector<Move>& moves,
@@ -102,14 +230,25 @@ std::string moves_text(const std::vector<Move>& moves) {
 }
 
 int run_seek(const Context& context, const SeekArguments& args) {
-  if (!args.to) {
+  if (args.to && args.from_file) {
+    fail(ErrorKind::usage, "give --to or --from-file, not both");
+  }
+  if (args.from_file && args.group.partitions != "all") {
+    fail(ErrorKind::usage, "the file of --from-file says which partitions: leave --partition away");
+  }
+  if (args.export_to) {
+    return export_cursors(context, args);
+  }
+  if (!args.to && !args.from_file) {
     fail(ErrorKind::usage,
-         "where to? Give --to start, end, an offset, a duration back such as 2h, or a time");
+         "where to? Give --to start, end, an offset, a duration back such as 2h, or a time; or --from-file");
   }
   const bool acts = args.group.yes && !args.group.dry_run;
   const auto session = connect(context, acts ? redis::Needs::Access::write : redis::Needs::Access::read);
-  const GroupPlace place = find_group(*session, args.group);
-  const SeekTarget target = parse_target(*args.to, *session);
+  GroupPlace place = find_group(*session, args.group);
+  const SeekTarget target = args.to ? parse_target(*args.to, place.partitions, *session)
+                                    : read_target(*args.from_file, place.topic);
+  take_partitions(place, target, args.group);
   auto moves = plan_seek(*session, place.topic, args.group.group, place.partitions, target);
   if (!acts) {
     show_moves(context, args.group, moves, "planned");
@@ -119,8 +258,9 @@ int run_seek(const Context& context, const SeekArguments& args) {
   }
   require_movable(place.topic, args.group.group, moves);
   Audit audit(*session, args.group,
-              fmt::format("group seek -g {}{} --to {}", args.group.group,
-                          args.group.partitions == "all" ? "" : " -p " + args.group.partitions, *args.to));
+              fmt::format("group seek -g {}{} {} {}", args.group.group,
+                          args.group.partitions == "all" ? "" : " -p " + args.group.partitions,
+                          args.to ? "--to" : "--from-file", args.to ? *args.to : *args.from_file));
   audit.begin(moves_text(moves));
   moves = seek(*session, place.topic, args.group.group, place.partitions, target,
                operator_name() + " (group seek)");
@@ -220,7 +360,11 @@ void add_group_seek(CLI::App& command, Context& context) {
   add_group_options(seek_command, args->group);
   add_partition_option(seek_command, args->group);
   add_text(seek_command, "--to", "WHERE", args->to,
-           "start, end, an offset (with one --partition), a duration back (2h), or a time");
+           "start, end, an offset (with one --partition, or 0=120,1=98), a duration back (2h), or a time");
+  add_text(seek_command, "--from-file", "FILE", args->from_file,
+           "to where --export has written; - is stdin. Partitions that are not in it stay");
+  add_text(seek_command, "--export", "FILE", args->export_to,
+           "only write where the group stands (with --to: would stand) into a new file; - is stdout");
   add_change_options(seek_command, args->group);
   add_yes_option(seek_command, args->group);
   run_with(seek_command, context, [&context, args] { return run_seek(context, *args); });

@@ -144,9 +144,10 @@ Progress::Show progress_of(const Context& context, const Options& options) {
 // One line, or one JSON object, for those who want to know.
 void summarize(const Context& context, const Options& options, const Replay& replay, const Player& player,
                const Target* target, Played played) {
+  const std::uint64_t events = target != nullptr ? target->settled(player.given()) : player.given();
   if (context.json) {
     JsonObject summary;
-    summary.add("events", player.given()).add("in_range", replay.events_in_range());
+    summary.add("events", events).add("in_range", replay.events_in_range());
     if (target != nullptr) {
       target->describe(summary);
     }
@@ -164,8 +165,8 @@ void summarize(const Context& context, const Options& options, const Replay& rep
   const bool watched = progress_of(context, options) == Progress::Show::automatic && is_terminal(Stream::err);
   if (context.verbose || watched) {
     say(context, fmt::format("{} {} of {} events in {:.1f} s{}{}", options.dry_run ? "counted" : "replayed",
-                             format_count(player.given()), format_count(replay.events_in_range()),
-                             player.seconds(), target != nullptr ? target->text() : "",
+                             format_count(events), format_count(replay.events_in_range()), player.seconds(),
+                             target != nullptr ? target->text() : "",
                              played == Played::time_max ? "; the time was over" : ""));
   }
 }
@@ -300,7 +301,9 @@ int finish(const Context& context, const Options& options, const Replay& replay,
   summarize(context, options, replay, player, target, played);
   const int result = target != nullptr ? target->result() : 0;
   if (played == Played::stopped) {
-    throw Error(ErrorKind::interrupted, "interrupted: run it again to go on where it stopped");
+    throw Error(ErrorKind::interrupted, options.cursor
+                                            ? "interrupted: run it again to go on where it stopped"
+                                            : "interrupted: events that were not begun were left alone");
   }
   if (options.fail_if_empty && player.given() == 0) {
     say(context, fmt::format("topic {}: no event in the range matches", options.topic));
@@ -361,7 +364,7 @@ int replay_by_cursor(const Context& context, Options options, redis::Session& se
   const auto save = [&] {
     ResumeAt at = replay.resume_at();
     target->limit(at);
-    cursor.advance(at, player.given(), target->copied());
+    cursor.advance(at, target->settled(player.given()), target->copied());
   };
   // Another run may have sent on what we have, while this process was stopped.
   target->save_by([&] {

@@ -50,6 +50,9 @@ class HandlersTarget final : public Target {
   void flush() override { replay_.finish(); }
   void stop_by(int descriptor) override { replay_.stop_by(descriptor); }
   void save_by(std::function<void()> save) override { replay_.look_by(std::move(save)); }
+  [[nodiscard]] std::uint64_t settled(std::uint64_t given) const override {
+    return given - replay_.unsettled();
+  }
   void limit(ResumeAt& at) const override { replay_.limit(at); }
 
   [[nodiscard]] Player::Hooks hooks() override {

@@ -49,6 +49,8 @@ class Target {
   }
   // Of a target that works by itself: called a few times a second, for what it has accepted by then.
   virtual void save_by(std::function<void()> save) { (void)save; }
+  // How many of the events that it was given are behind it, accepted or not.
+  [[nodiscard]] virtual std::uint64_t settled(std::uint64_t given) const { return given; }
   // What it has not accepted of what it was given is taken out of `at`.
   virtual void limit(ResumeAt& at) const { (void)at; }
   // 0, or the exit status of events that were not accepted. Throws Error for more than that.

@@ -152,6 +152,9 @@ class SeekPlanner {
       }
       const auto state = parse_group(answers[2]);
       if (!state) {
+        if (target_.to == To::offsets) {
+          fail_not_registered(topic_, partition, group_);
+        }
         continue;
       }
       Move move;
@@ -160,13 +163,17 @@ class SeekPlanner {
       move.letters = answers[3].number();
       move.outputs = answers[4].number();
       const redis::Reply found = answers[5];
-      const bool at_end = target_.to == To::end || (target_.to != To::offset && found.size() == 0);
-      if (target_.to == To::offset && target_.offset != ends.state.next) {
-        const Entry entry = entry_of(partition, ends);
-        move.to.offset = target_.offset;
+      const bool by_offset = target_.to == To::offsets;
+      const bool at_end = target_.to == To::end || (!by_offset && found.size() == 0);
+      if (target_.to == To::time) {
+        require_kept(partition, ends);
+      }
+      if (by_offset && target_.offsets.at(partition) != ends.state.next) {
+        const Entry entry = entry_of(partition, target_.offsets.at(partition), ends);
+        move.to.offset = target_.offsets.at(partition);
         move.generation = entry.generation;
         first_entries.emplace_back(moves.size(), entry.id);
-      } else if (at_end || target_.to == To::offset) {
+      } else if (at_end || by_offset) {
         move.to = {ends.state.next, ends.last_id};
         move.generation = ends.state.generation;
       } else {
@@ -180,14 +187,37 @@ class SeekPlanner {
     }
   }
 
-  // The entry that holds the event at the target's offset.
-  Entry entry_of(Partition partition, const LogEnds& ends) const {
-    if (target_.offset < ends.first() || target_.offset > ends.state.next) {
+  [[nodiscard]] static std::string what_is_kept(const LogEnds& ends) {
+    return ends.first() < ends.state.next
+               ? fmt::format("Kept are offsets {} to {}, from {} on; --to start goes there", ends.first(),
+                             ends.state.next.value - 1, format_time(ends.oldest->time()))
+               : fmt::format("Nothing of it is kept; --to end goes to offset {}", ends.state.next);
+  }
+
+  // What was removed may be what the time asks for: it is not passed over in silence.
+  void require_kept(Partition partition, const LogEnds& ends) const {
+    const bool is_cut = ends.first() > Offset(0) || !ends.head_loss.empty();
+    const EntryId newest_removed = ends.oldest ? ends.oldest->id : ends.last_id;
+    const auto time =
+        static_cast<std::uint64_t>(std::max<std::int64_t>(0, target_.time.time_since_epoch().count()));
+    if (is_cut && newest_removed.milliseconds >= time) {
+      fail(ErrorKind::loss, "{}: events from {} on may have been removed from the log. {}",
+           place(topic_.name, partition), format_time(target_.time), what_is_kept(ends));
+    }
+  }
+
+  // The entry that holds the event at the offset.
+  Entry entry_of(Partition partition, Offset offset, const LogEnds& ends) const {
+    if (offset > ends.state.next) {
       fail(ErrorKind::usage, "{}: offset {} is not in the log, which has {} to {} (its end)",
-           place(topic_.name, partition), target_.offset, ends.first(), ends.state.next);
+           place(topic_.name, partition), offset, ends.first(), ends.state.next);
+    }
+    if (offset < ends.first()) {
+      fail(ErrorKind::loss, "{}: offset {} is no longer kept. {}", place(topic_.name, partition), offset,
+           what_is_kept(ends));
     }
     RangeOptions range;
-    range.from = target_.offset;
+    range.from = offset;
     std::string from = find_ranges(session_, topic_, {partition}, range).front().first;
     for (;;) {
       redis::Request request;
@@ -195,7 +225,7 @@ class SeekPlanner {
       const redis::Replies replies = session_.call(std::move(request));
       for (std::size_t i = 0; i < replies[0].size(); ++i) {
         Entry entry = parse_entry(replies[0][i], topic_.name, partition);
-        if (entry.next() > target_.offset) {
+        if (entry.next() > offset) {
           entry.frame = {};
           entry.producer = {};
           return entry;
@@ -204,7 +234,7 @@ class SeekPlanner {
       }
       if (replies[0].size() == 0) {
         fail(ErrorKind::loss, "{}: offset {} is not in the log any more: removed by XDEL or XTRIM?",
-             place(topic_.name, partition), target_.offset);
+             place(topic_.name, partition), offset);
       }
     }
   }
@@ -219,8 +249,12 @@ class SeekPlanner {
 
 std::vector<Move> plan_seek(redis::Session& session, const Topic& topic, std::string_view group,
                             std::span<const Partition> partitions, const SeekTarget& target) {
-  if (target.to == SeekTarget::To::offset && partitions.size() != 1) {
-    fail(ErrorKind::usage, "offsets are counted in each partition: give exactly one with --partition");
+  if (target.to == SeekTarget::To::offsets) {
+    for (const Partition partition : partitions) {
+      if (!target.offsets.contains(partition)) {
+        fail(ErrorKind::usage, "{}: to which offset?", place(topic.name, partition));
+      }
+    }
   }
   std::vector<Move> moves;
   SeekPlanner planner(session, topic, group, target);

@@ -11,6 +11,7 @@
 #include "continuum/types.hpp"
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <span>
 #include <string>
@@ -35,9 +36,9 @@ std::vector<Partition> set_paused(redis::Session& session, const Topic& topic, s
 // --- seek
 
 struct SeekTarget {
-  enum class To : std::uint8_t { start, end, offset, time } to = To::end;
-  Offset offset;
-  SystemTime time{};  // the first event that was stored then or later
+  enum class To : std::uint8_t { start, end, offsets, time } to = To::end;
+  std::map<Partition, Offset> offsets;  // of each partition that is moved
+  SystemTime time{};                    // the first event that was stored then or later
 };
 
 struct Move {
@@ -50,7 +51,8 @@ struct Move {
 };
 
 // Where a seek would go, as things stand: partitions without the group are left out. Throws Error{usage} for
-// an offset that is not in the log, and Error{loss} for a log that is gone.
+// an offset behind the end of the log or a partition without one, and Error{loss} for a log that is gone and
+// for what is no longer kept, with what is.
 [[nodiscard]] std::vector<Move> plan_seek(redis::Session& session, const Topic& topic, std::string_view group,
                                           std::span<const Partition> partitions, const SeekTarget& target);
 // Throws Error{usage} naming the partition and the command that helps when some move must not be made.

@@ -246,6 +246,7 @@ struct HandlerReplay::Impl {
                                                    : go_until([&] { return all_settled(); });
     if (!goes_on) {
       stay_at(run.partition, {run.first, run.before});
+      refused += run.events;
       return;
     }
     if (run.generation != present) {
@@ -279,6 +280,7 @@ struct HandlerReplay::Impl {
   Generation present;
   std::map<Partition, std::unique_ptr<Part>> parts;
   std::map<Partition, Cursor> stays;  // where a partition is accepted no further
+  std::uint64_t refused = 0;
   std::uint64_t open_events = 0;
   std::size_t open_bytes = 0;
 };
@@ -344,6 +346,17 @@ void HandlerReplay::limit(ResumeAt& at) const {
     }
     stay(partition, {offset, run.before});
   }
+}
+
+std::uint64_t HandlerReplay::unsettled() const {
+  std::uint64_t passed = 0;
+  for (const auto& [partition, part] : impl_->parts) {
+    if (!part->open.empty()) {
+      const Offset first = part->open.front().first;
+      passed += std::max(first, part->sink->finished().offset) - first;
+    }
+  }
+  return impl_->open_events - passed + impl_->refused;
 }
 
 std::uint64_t HandlerReplay::handled() const {

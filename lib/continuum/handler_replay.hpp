@@ -72,6 +72,8 @@ class HandlerReplay {
   // events before it in its partition.
   void limit(ResumeAt& at) const;
 
+  // Events that were given and are not behind us, refused ones included.
+  [[nodiscard]] std::uint64_t unsettled() const;
   [[nodiscard]] std::uint64_t handled() const;   // events that every handler is done with
   [[nodiscard]] std::uint64_t failed() const;    // that a handler gave up
   [[nodiscard]] std::uint64_t left_out() const;  // behind those, of their keys

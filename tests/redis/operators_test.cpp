@@ -129,6 +129,10 @@ std::string offsets_of(const std::vector<DeadLetter>& letters) {
   return text;
 }
 
+SeekTarget to_offset(std::uint64_t offset) {
+  return {SeekTarget::To::offsets, {{Partition(0), Offset(offset)}}, {}};
+}
+
 std::vector<Move> seek_to(Operated& operated, SeekTarget target) {
   return seek(*operated.session, operated.data.topic(), group, operated.partitions(), target, me);
 }
@@ -341,12 +345,12 @@ TEST_CASE("a seek goes to the start, the end, an offset inside of an entry, and 
   CHECK(operated.state().passed == Generation(0));
   CHECK(operated.state().run == run + 1);
 
-  seek_to(operated, {SeekTarget::To::offset, Offset(4), {}});
+  seek_to(operated, to_offset(4));
   CHECK(operated.state().cursor.offset == Offset(4));
   CHECK(operated.state().cursor.entry == id_of(1));
   CHECK(operated.state().from == Generation(1));
 
-  seek_to(operated, {SeekTarget::To::offset, Offset(0), {}});
+  seek_to(operated, to_offset(0));
   CHECK(operated.state().cursor.offset == Offset(0));
   CHECK(operated.state().cursor.entry == id_of(0));  // behind the barrier, which `from` says
 
@@ -354,16 +358,12 @@ TEST_CASE("a seek goes to the start, the end, an offset inside of an entry, and 
   CHECK(operated.state().cursor.entry == EntryId{});
   CHECK(operated.state().from == Generation(0));  // the barrier is still to be passed
 
-  seek_to(operated, {SeekTarget::To::offset, Offset(6), {}});
+  seek_to(operated, to_offset(6));
   CHECK(operated.state().cursor.offset == Offset(6));
   CHECK(operated.state().cursor.entry == id_of(2));
 
   std::string message;
-  CHECK(kind_of(
-            [&] {
-              (void)seek_to(operated, {SeekTarget::To::offset, Offset(7), {}});
-            },
-            &message) == ErrorKind::usage);
+  CHECK(kind_of([&] { (void)seek_to(operated, to_offset(7)); }, &message) == ErrorKind::usage);
   CHECK(message.find("offset 7 is not in the log, which has 0 to 6") != std::string::npos);
 }
 
@@ -409,10 +409,10 @@ TEST_CASE("a worker handles again what a seek went back over, and nothing of wha
   CHECK(work.run().handled == 6);
   const auto session = work.session();
   const auto partitions = work.data().topic().partitions();
-  seek(*session, work.data().topic(), group, partitions, {SeekTarget::To::offset, Offset(4), {}}, me);
+  seek(*session, work.data().topic(), group, partitions, to_offset(4), me);
   CHECK(work.run().handled == 2);
   seek(*session, work.data().topic(), group, partitions, {SeekTarget::To::start, {}, {}}, me);
-  seek(*session, work.data().topic(), group, partitions, {SeekTarget::To::offset, Offset(5), {}}, me);
+  seek(*session, work.data().topic(), group, partitions, to_offset(5), me);
   CHECK(work.run().handled == 1);
   CHECK(work.handled() == "0\n1\n2\n3\n4\n5\n4\n5\n5\n");
 }

@@ -94,7 +94,7 @@ struct HandlerReplay::Impl {
 
   void count_stops() {
     std::uint64_t more = 0;
-    if (::read(stop->native_handle(), &more, sizeof more) == static_cast<ssize_t>(sizeof more)) {
+    if (stop && ::read(stop->native_handle(), &more, sizeof more) == static_cast<ssize_t>(sizeof more)) {
       stops += more;
       drained_at = std::min(drained_at, Clock::now() + settings.drain_within);
       end_by(Over::stopped);
@@ -113,6 +113,8 @@ struct HandlerReplay::Impl {
 
   // What only has to be looked at now and then.
   void look(Clock::time_point now) {
+    // Before anything else that has come meanwhile: its end must not let the next one begin.
+    count_stops();
     if (deadline && now >= *deadline) {
       end_by(Over::time_max);
     }

@@ -87,6 +87,41 @@ using Offsets = std::vector<std::uint64_t>;
 
 }  // namespace
 
+TEST_CASE("what a replay leaves out counts as done, also where it is longer than the window") {
+  Window window({Offset(10), EntryId()}, Dispatch::sequence, Gaps::left_out);
+  Window::Lane& lane = window.add_lane("handler", TypeFilter());
+  Budget budget(std::nullopt);
+  window.add(entry(1, 10, {event("a"), event("b")}));
+  window.add(entry(2, 15, {event("a")}));
+  window.add(entry(3, 100'000, {event("b")}));
+  window.admit(budget);
+  const auto a = window.take(lane, now);
+  const auto b = window.take(lane, now);
+  REQUIRE(a);
+  REQUIRE(b);
+  CHECK_FALSE(window.take(lane, now));
+  (void)window.done(lane, b->offset);
+  CHECK(window.finished().offset == Offset(10));
+  (void)window.done(lane, a->offset);
+  CHECK(window.finished().offset == Offset(15));
+  window.admit(budget);
+  const auto second = window.take(lane, now);
+  REQUIRE(second);
+  CHECK(second->offset == Offset(15));
+  CHECK(second->line == event("a"));
+  // The gap behind it goes on as far as there are slots.
+  window.admit(budget);
+  CHECK_FALSE(window.take(lane, now));
+  (void)window.done(lane, Offset(15));
+  window.admit(budget);
+  const auto last = window.take(lane, now);
+  REQUIRE(last);
+  CHECK(last->offset == Offset(100'000));
+  (void)window.done(lane, last->offset);
+  CHECK(window.finished().offset == Offset(100'001));
+  CHECK(window.empty());
+}
+
 TEST_CASE("events of one key start one after the other, different keys together") {
   OneLane window({Offset(0), {}}, TypeFilter());
   Budget budget(std::nullopt);

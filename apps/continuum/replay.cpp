@@ -319,6 +319,20 @@ std::unique_ptr<Target> handlers_of(const Context& context, const Options& optio
              : nullptr;
 }
 
+// What a target is told is about a run, which it may outlive by what its handlers still say.
+class Told {
+ public:
+  Told(Target& target, std::function<void()> look, std::function<void()> clear) : target_(target) {
+    target_.tell(std::move(look), std::move(clear));
+  }
+  ~Told() { target_.tell({}, {}); }
+  Told(const Told&) = delete;
+  Told& operator=(const Told&) = delete;
+
+ private:
+  Target& target_;
+};
+
 int replay_once(const Context& context, Options options, redis::Session& session, const Topic& topic) {
   auto target = handlers_of(context, options, topic);
   Replay replay(session, topic, options.replay);
@@ -334,6 +348,8 @@ int replay_once(const Context& context, Options options, redis::Session& session
   if (!target) {
     target = make_target(context, options.target, topic, selection_of(options, SelectionOf::copy));
   }
+  const Told told(
+      *target, [&] { player.show(target->settled(player.given())); }, [&] { player.clear(); });
   const Played played = player.play(target->hooks());
   return finish(context, options, replay, player, target.get(), played);
 }
@@ -367,10 +383,14 @@ int replay_by_cursor(const Context& context, Options options, redis::Session& se
     cursor.advance(at, target->settled(player.given()), target->copied());
   };
   // Another run may have sent on what we have, while this process was stopped.
-  target->save_by([&] {
-    cursor.require_ours();
-    save();
-  });
+  const Told told(
+      *target,
+      [&] {
+        cursor.require_ours();
+        save();
+        player.show(target->settled(player.given()));
+      },
+      [&] { player.clear(); });
   Player::Hooks hooks = target->hooks();
   hooks.give = [&](const EventRun& run) {
     cursor.require_ours();

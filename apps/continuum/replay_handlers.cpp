@@ -24,8 +24,7 @@ bool is_time(const std::string& word) {
   }
 }
 
-HandlerReplayOptions options_of(const Context& context, const HandlerArguments& handlers,
-                                std::optional<Milliseconds> time_max) {
+HandlerReplayOptions options_of(const HandlerArguments& handlers, std::optional<Milliseconds> time_max) {
   HandlerReplayOptions options;
   if (handlers.directory) {
     options.handlers = HandlerDirectory(*handlers.directory).present();
@@ -36,7 +35,6 @@ HandlerReplayOptions options_of(const Context& context, const HandlerArguments& 
   options.dispatch = handlers.dispatch;
   options.environment = environment_of_process();
   options.time_max = time_max;
-  options.say = [&context](const std::string& text) { say(context, text); };
   return options;
 }
 
@@ -44,12 +42,15 @@ class HandlersTarget final : public Target {
  public:
   HandlersTarget(const Context& context, const HandlerArguments& handlers,
                  std::optional<Milliseconds> time_max, const Topic& topic)
-      : replay_(topic, options_of(context, handlers, time_max)), topic_(topic) {}
+      : replay_(topic, options_with(context, options_of(handlers, time_max))), topic_(topic) {}
 
   void give(const EventRun& run) override { replay_.give(run); }
   void flush() override { replay_.finish(); }
   void stop_by(int descriptor) override { replay_.stop_by(descriptor); }
-  void save_by(std::function<void()> save) override { replay_.look_by(std::move(save)); }
+  void tell(std::function<void()> look, std::function<void()> clear) override {
+    replay_.look_by(std::move(look));
+    clear_ = std::move(clear);
+  }
   [[nodiscard]] std::uint64_t settled(std::uint64_t given) const override {
     return given - replay_.unsettled();
   }
@@ -82,6 +83,16 @@ class HandlersTarget final : public Target {
   }
 
  private:
+  HandlerReplayOptions options_with(const Context& context, HandlerReplayOptions options) {
+    options.say = [this, &context](const std::string& text) {
+      if (clear_) {
+        clear_();
+      }
+      say(context, text);
+    };
+    return options;
+  }
+
   [[nodiscard]] std::optional<Played> over() const {
     const auto why = replay_.over();
     if (!why) {
@@ -99,6 +110,7 @@ class HandlersTarget final : public Target {
     return Played::halted;
   }
 
+  std::function<void()> clear_;
   HandlerReplay replay_;
   const Topic& topic_;
 };

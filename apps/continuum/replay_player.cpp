@@ -58,9 +58,17 @@ Player::Player(Replay& replay, const PlayOptions& options)
 
 Played Player::play(const Hooks& hooks) {
   const Played played = give_all(hooks);
-  progress_.clear();
+  if (!hooks.wait) {
+    progress_.clear();
+  }
   hooks.flush();
+  progress_.clear();
   return hooks.over ? hooks.over().value_or(played) : played;
+}
+
+void Player::show(std::uint64_t settled) {
+  const std::uint64_t unsettled = given_ - std::min(given_, settled);
+  progress_.update(replay_.events_passed() - std::min(replay_.events_passed(), unsettled), settled);
 }
 
 double Player::seconds() const {
@@ -86,7 +94,9 @@ Played Player::give_all(const Hooks& hooks) {
       hooks.give(run);
     }
     given_ += run.events;
-    progress_.update(replay_.events_passed(), given_);
+    if (!hooks.wait) {
+      show(given_);
+    }
   }
   return given_ == options_.events_max ? Played::events_max : Played::all;
 }
@@ -121,8 +131,8 @@ void Player::wait_until(const Hooks& hooks, Clock::time_point due) {
       hooks.wait(until);
     } else {
       stopped_ = is_readable(options_.stop, std::max(until - now, Clock::duration::zero()));
+      show(given_);
     }
-    progress_.update(replay_.events_passed(), given_);
   }
 }
 

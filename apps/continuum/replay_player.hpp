@@ -39,7 +39,8 @@ class Player {
     // was given is before replay.resume_at() then, and nothing else. Never again after a hook has thrown:
     // what became of the events is not known then.
     std::function<void()> flush;
-    // Of a target that works by itself. Pauses are spent there, less when it is over before.
+    // Of a target that works by itself. Pauses are spent there, less when it is over before, and show() is
+    // its own.
     std::function<void(Pace::Clock::time_point until)> wait = {};
     // It takes no more.
     std::function<std::optional<Played>()> over = {};
@@ -47,6 +48,10 @@ class Player {
   Played play(const Hooks& hooks);
 
   [[nodiscard]] std::uint64_t given() const { return given_; }
+  // How far it is: so many of the events that were given are behind it.
+  void show(std::uint64_t settled);
+  // Before anything else is written to the terminal.
+  void clear() { progress_.clear(); }
   [[nodiscard]] double seconds() const;
 
  private:

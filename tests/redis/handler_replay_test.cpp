@@ -221,9 +221,11 @@ TEST_CASE("what nobody chose leaves gaps that handlers pass, in the order of eve
 TEST_CASE("a replay whose handler halts, or is asked to stop, has accepted what is done and no more") {
   const RedisServer server;
   const auto session = server.session();
-  LogData data(*session, 1);
+  LogData data(*session, 2);
   data.append(0, {event_line("1", "k"), event_line("2", "k")});
   data.append(0, {event_line("bad", "k"), event_line("4", "k")});
+  move_to_another_partition(data);
+  data.append(1, {event_line("not taken", "k")}, Frames::plain, 2);
   const Place place;
   SUBCASE("it halts") {
     HandlerReplayOptions options = with(place.handler(writes_ids));
@@ -234,7 +236,8 @@ TEST_CASE("a replay whose handler halts, or is asked to stop, has accepted what 
     CHECK(handlers.over() == HandlerReplay::Over::halted);
     CHECK(place.lines("ids") == Strings{"1", "2", "bad"});
     CHECK(at.places.at(Partition(0)).offset == Offset(2));
-    CHECK(handlers.unsettled() == 2);
+    CHECK(at.places.at(Partition(1)).offset == Offset(0));
+    CHECK(handlers.unsettled() == 3);
   }
   SUBCASE("it is asked to stop by its first event") {
     HandlerReplay handlers(
@@ -254,6 +257,7 @@ TEST_CASE("a replay whose handler halts, or is asked to stop, has accepted what 
     CHECK(handlers.over() == HandlerReplay::Over::stopped);
     CHECK(place.lines("ids") == Strings{"1"});
     CHECK(at.places.at(Partition(0)).offset == Offset(1));
+    CHECK(at.places.at(Partition(1)).offset == Offset(0));
     ::close(stop);
   }
   SUBCASE("its time is over") {

@@ -109,6 +109,54 @@ TEST_CASE("runs of a cursor that are killed and that overlap send on every event
   CHECK(nothing.out.empty());
 }
 
+TEST_CASE("runs of a cursor to handlers, killed and overlapping, have every event handled, in order") {
+  test::Forum forum;
+  Random random;
+  CAPTURE(random.seed());
+  forum.publish(8'000);
+  // Of many keys some fail for as long as the kills go on: the others go on, and none of their events is
+  // lost.
+  const std::string handler = "while read -r line; do case $line in *'\"k\":\"k7\"'*) if [ ! -e " +
+                              forum.file("mended") +
+                              " ]; then echo retry; continue; fi;; esac; printf '%s\\n' \"$line\" >>" +
+                              forum.file("sent") + "; echo ok; done";
+  const auto run = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> options{"--cursor", "cron",       "--lease", "300ms",     "--mode",
+                                     "stream",   "--attempts", "2",       "--backoff", "1ms..1ms"};
+    options.insert(options.end(), more.begin(), more.end());
+    options.insert(options.end(), {"--", "sh", "-c", handler});
+    return replay(forum, options);
+  };
+  const test::Process::Redirect quiet{"/dev/null", forum.file("out"), forum.file("said")};
+  const int runs = test::is_long() ? 60 : 15;
+  std::unique_ptr<test::Process> overlapping;
+  for (int i = 0; i < runs; ++i) {
+    auto process = std::make_unique<test::Process>(run({}), quiet);
+    random.pause_at_most(250ms);
+    if (random.one_of(3)) {
+      process->signal(SIGKILL);
+      process->wait();
+    } else if (random.one_of(2)) {
+      process->signal(SIGTERM);
+      process->wait();
+    } else {
+      overlapping = std::move(process);  // kills the one before
+    }
+  }
+  overlapping.reset();
+  const auto failing = test::run(run({"--if-running", "wait=30s"}));
+  CAPTURE(failing.err);
+  CHECK(failing.status == 1);
+  test::run({"touch", forum.file("mended")});
+  const auto last = test::run(run({}));
+  CAPTURE(last.err);
+  CHECK(last.status == 0);
+  const auto sent = forum.handled("sent");
+  CHECK(sent.events == forum.published());
+  CHECK(sent.out_of_order == 0);
+  CHECK(test::run(run({"--fail-if-empty"})).status == 1);
+}
+
 TEST_CASE("a replay to a topic that is killed and run again stores each event once, in order") {
   test::Forum forum;
   Random random;

@@ -39,7 +39,6 @@ struct IfRunning {
 struct Options {
   std::string topic;
   TimeRange time;
-  std::vector<std::string> words;         // that are no options
   std::optional<std::string> program;     // of --handler
   std::optional<std::string> time_range;  // @FROM:TO
   std::vector<std::string> where;
@@ -407,7 +406,7 @@ int replay_by_cursor(const Context& context, Options options, redis::Session& se
 }
 
 int replay(const Context& context, Options options) {
-  options.time_range = take_words(options.words, options.program, options.target.handlers);
+  take_command(options.time_range, options.program, options.target.handlers);
   options.target.form = form_of(options);
   options.target.missing = options.create ? MissingTopic::create : MissingTopic::refuse;
   take_selectors(options);
@@ -500,10 +499,11 @@ void add_replay(CLI::App& command, Context& context) {
            "hand the events to this program instead, as a worker does; its arguments behind --");
   add_handler_options(command, options->target.handlers);
   add_flag(command, "--fail-if-empty", options->fail_if_empty, "exit 1 when no event matches");
-  command.add_option("RANGE CMD", options->words,
-                     "@FROM:TO: --since and --until in one, such as @2h:1h, @2024-05-01:2024-05-02 or "
-                     "@start:1h. Behind --: a "
-                     "handler and its arguments");
+  command.add_option(
+      "RANGE", options->time_range,
+      "@FROM:TO: --since and --until in one, such as @2h:1h, @2024-05-01:2024-05-02 or @start:1h");
+  command.add_option("CMD", options->target.handlers.handler.command,
+                     "behind --: hand the events to this handler, with its arguments");
   run_with(command, context, [&context, options] { return replay(context, *options); });
 }
 

@@ -117,12 +117,11 @@ class HandlersTarget final : public Target {
 
 }  // namespace
 
-std::optional<std::string> take_words(std::vector<std::string> words,
-                                      const std::optional<std::string>& program, HandlerArguments& handlers) {
-  std::optional<std::string> range;
-  if (!words.empty() && words.front().starts_with('@')) {
-    range = words.front();
-    words.erase(words.begin());
+void take_command(std::optional<std::string>& range, const std::optional<std::string>& program,
+                  HandlerArguments& handlers) {
+  std::vector<std::string>& words = handlers.handler.command;
+  if (range && !range->starts_with('@')) {
+    words.insert(words.begin(), *std::exchange(range, std::nullopt));
   }
   if (!words.empty() && !program && is_time(words.front())) {
     fail(ErrorKind::usage, "{}: a range of time begins with @, such as @2h:1h", words.front());
@@ -139,8 +138,6 @@ std::optional<std::string> take_words(std::vector<std::string> words,
          "its command after --{}",
          handlers.directory ? ", or write them into its file" : "");
   }
-  handlers.handler.command = std::move(words);
-  return range;
 }
 
 std::unique_ptr<Target> make_handlers_target(const Context& context, const HandlerArguments& handlers,

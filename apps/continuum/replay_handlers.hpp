@@ -13,11 +13,10 @@
 
 namespace continuum::app {
 
-// The words that are no options: a range of time, and a command with its arguments, of which `program` may be
-// the first. Puts the command into `handlers`, and returns the range. Throws Error{usage}.
-[[nodiscard]] std::optional<std::string> take_words(std::vector<std::string> words,
-                                                    const std::optional<std::string>& program,
-                                                    HandlerArguments& handlers);
+// Completes the command in `handlers`: it may begin with a `program` of its own, or have left its first word
+// in `range`, where a range of time with its @ stays. Throws Error{usage}.
+void take_command(std::optional<std::string>& range, const std::optional<std::string>& program,
+                  HandlerArguments& handlers);
 
 // Forks: to be made before threads are. `context` and `topic` must outlive it.
 [[nodiscard]] std::unique_ptr<Target> make_handlers_target(const Context& context,

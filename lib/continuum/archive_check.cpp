@@ -3,6 +3,7 @@
 #include "continuum/archive_index.hpp"
 #include "continuum/archive_reader.hpp"
 #include "continuum/archive_segment.hpp"
+#include "continuum/archive_topic.hpp"
 #include "continuum/error.hpp"
 #include "continuum/frame.hpp"
 #include "continuum/names.hpp"
@@ -414,6 +415,27 @@ std::uint64_t bytes_to_verify(const std::string& path, const ArchiveCheckOptions
 
 namespace {
 
+// Without it the topic cannot be restored.
+void verify_topics(const ArchiveDirectory& archive, const ArchiveCheckOptions& options) {
+  for (const auto& topic : chosen_topics(archive, options)) {
+    ArchiveProblem problem;
+    try {
+      if (read_archived_topic(archive, topic)) {
+        continue;
+      }
+      problem.what = "it is missing: `continuum work --archive` makes it anew while the topic is there";
+    } catch (const Error& error) {
+      problem.what = error.message();
+    }
+    problem.kind = Kind::identity;
+    problem.topic = topic;
+    problem.path = fmt::format("{}/{}/{}", archive.path(), topic, archived_topic_name);
+    if (options.on_problem) {
+      options.on_problem(problem);
+    }
+  }
+}
+
 void report_foreign_partitions(const ArchiveDirectory& archive, const ArchiveCheckOptions& options) {
   for (const auto& topic : chosen_topics(archive, options)) {
     for (const Partition partition : archive.foreign_partitions(topic)) {
@@ -440,6 +462,7 @@ ArchiveTotals verify_archive(const std::string& path, const ArchiveCheckOptions&
     Verifier(archive, topic, partition, options, totals).run();
   }
   report_foreign_partitions(archive, options);
+  verify_topics(archive, options);
   return totals;
 }
 

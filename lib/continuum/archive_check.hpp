@@ -35,7 +35,8 @@ struct ArchiveProblem {
     foreign,   // a segment of another archive, or renamed, or a file that is none
     tail,      // no whole frame at the end: repair cuts it
     index,     // it does not say what the segment says: repair makes it anew
-    identity,  // the file `archive` is missing or damaged: repair makes it anew
+    identity,  // the file `archive` is missing or damaged: repair makes it anew; or `topic`, which only a
+               // worker makes
   };
   Kind kind = Kind::damaged;
   std::string topic;

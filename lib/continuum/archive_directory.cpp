@@ -200,14 +200,25 @@ std::vector<Partition> ArchiveDirectory::foreign_partitions(std::string_view top
   return partitions_in(fd_.get(), std::string(topic), path_ + "/" + std::string(topic), Found::foreign);
 }
 
+Descriptor ArchiveDirectory::topic_directory(std::string_view topic) const {
+  require_name("topic", topic);
+  const std::string name(topic);
+  return open_directory(fd_.get(), name, path_ + "/" + name);
+}
+
+Descriptor ArchiveDirectory::make_topic_directory(std::string_view topic) const {
+  require_name("topic", topic);
+  const std::string name(topic);
+  return make_directory(fd_.get(), name, path_ + "/" + name);
+}
+
 PartitionDirectory::PartitionDirectory(std::string path, std::string_view topic, Partition partition)
     : path_(std::move(path)), topic_(topic), partition_(partition) {}
 
 PartitionDirectory::PartitionDirectory(const ArchiveDirectory& archive, std::string_view topic,
                                        Partition partition)
     : PartitionDirectory(path_below(archive.path(), topic, partition), topic, partition) {
-  require_name("topic", topic);
-  const Descriptor above = open_directory(archive.fd_.get(), topic_, archive.path() + "/" + topic_);
+  const Descriptor above = archive.topic_directory(topic);
   fd_ = open_directory(above.get(), fmt::format("{}", partition), path_);
 }
 
@@ -216,8 +227,7 @@ PartitionDirectory PartitionDirectory::create(const std::string& archive, std::s
   require_name("topic", topic);
   check(is_archive_id(log_id), "a log id is 32 hex digits");
   PartitionDirectory made(path_below(archive, topic, partition), topic, partition);
-  const ArchiveDirectory top(archive);
-  const Descriptor above = make_directory(top.fd_.get(), made.topic_, archive + "/" + made.topic_);
+  const Descriptor above = ArchiveDirectory(archive).make_topic_directory(topic);
   made.fd_ = make_directory(above.get(), fmt::format("{}", partition), made.path_);
   if (!made.identity()) {
     if (!made.contents().segments.empty()) {

@@ -1,6 +1,7 @@
 // The directories and files of an archive. Below DIR no symbolic link is followed, and nothing but
 // directories and regular files is opened.
 //
+//   DIR/TOPIC/topic                                    what the topic is (archive_topic.hpp)
 //   DIR/TOPIC/PARTITION/archive                        what this is (below); locked (flock) by its writer
 //                       <offset>.ndjson.zst            segments; the offset of the first event, 20 digits
 //                       <offset>.index                 of each segment; can be made anew at any time
@@ -33,6 +34,10 @@ class ArchiveDirectory {
   [[nodiscard]] std::vector<Partition> partitions(std::string_view topic) const;
   // What has the name of a partition of a topic, and is no directory: a symbolic link, for one.
   [[nodiscard]] std::vector<Partition> foreign_partitions(std::string_view topic) const;
+  // DIR/TOPIC. Throws Error{usage} when it is not there.
+  [[nodiscard]] Descriptor topic_directory(std::string_view topic) const;
+  // Made if need be.
+  [[nodiscard]] Descriptor make_topic_directory(std::string_view topic) const;
 
  private:
   friend class PartitionDirectory;

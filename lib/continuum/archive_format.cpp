@@ -161,6 +161,11 @@ bool take_producers(Take& take, FrameHeader& header) {
     producer.name = take.bytes(take.varint());
     producer.position = Position(take.varint());
     producer.digest = take.bytes(take.varint());
+    const std::uint64_t entry = take.varint();
+    if (entry >= header.entries.size() || producer.position.value > number_max) {
+      return false;
+    }
+    producer.entry = static_cast<std::uint32_t>(entry);
     header.producers.push_back(std::move(producer));
   }
   return true;
@@ -199,6 +204,7 @@ void append_header(std::string& out, const ArchiveIdentity& identity, FrameHeade
     put_text(out, producer.name);
     put_varint(out, producer.position.value);
     put_text(out, producer.digest);
+    put_varint(out, producer.entry);
   }
   const std::size_t size = out.size() - start - preamble_bytes + hash_bytes;
   check(size + preamble_bytes <= header_bytes_max, "a header is within its limit");

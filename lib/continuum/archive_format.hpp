@@ -50,6 +50,7 @@ struct FrameHeader {
     std::string name;
     Position position;
     std::string digest;
+    std::uint32_t entry = 0;  // its last one here
   };
 
   Generation generation;

@@ -307,6 +307,7 @@ struct ArchiveReader::Impl {
   void load(const ArchivedFrame& frame) {
     if (frame.header.barrier()) {
       lines.clear();
+      frame_bytes = {};
     } else {
       const auto data = scanner->data(frame);
       if (!data) {
@@ -318,8 +319,11 @@ struct ArchiveReader::Impl {
         return;
       }
       decode(frame, *data);
+      frame_bytes = frame.header.entries.size() == 1 ? *data : std::string_view();
     }
     loaded = frame.header;
+    producer = 0;
+    std::ranges::sort(loaded->producers, {}, &FrameHeader::Producer::entry);
     entry = 0;
     rest = lines;
     at = frame.header.first;
@@ -345,13 +349,29 @@ struct ArchiveReader::Impl {
     return taken;
   }
 
+  // Of the entry that was taken just now.
+  void take_producer(ArchivedEntry& out) {
+    if (producer < loaded->producers.size() && loaded->producers[producer].entry == entry - 1) {
+      const FrameHeader::Producer& whose = loaded->producers[producer++];
+      out.producer = whose.name;
+      out.position = whose.position;
+      out.digest = whose.digest;
+    }
+  }
+
   // The next one of the loaded frame that is wanted.
   std::optional<ArchivedEntry> take_entry() {
     while (loaded && entry < loaded->entries.size()) {
       const auto& held_entry = loaded->entries[entry++];
       const bool last = entry == loaded->entries.size();
-      ArchivedEntry out{held_entry.id, at, held_entry.events, loaded->generation,
-                        last ? rest : take_lines(held_entry.events)};
+      ArchivedEntry out;
+      out.id = held_entry.id;
+      out.first = at;
+      out.events = held_entry.events;
+      out.generation = loaded->generation;
+      out.lines = last ? rest : take_lines(held_entry.events);
+      out.frame = frame_bytes;
+      take_producer(out);
       at = out.next();
       const SystemTime time(Milliseconds(static_cast<std::int64_t>(out.id.milliseconds)));
       // A barrier that a writer wrote again when it went on in a new segment.
@@ -392,6 +412,8 @@ struct ArchiveReader::Impl {
   std::optional<FrameHeader> loaded;
   std::string lines;
   std::size_t entry = 0;
+  std::size_t producer = 0;      // the next one, in the order of their entries
+  std::string_view frame_bytes;  // of a loaded frame with a single entry
   std::string_view rest;
   Offset at;
   EntryId last_id;

@@ -35,6 +35,13 @@ struct ArchivedEntry {
   std::uint32_t events = 0;  // 0: a barrier
   Generation generation;
   std::string_view lines;  // of all its events
+  // Of the last entry of a named producer in its frame: whose it is, the position of its last event, the
+  // digest up to there. Empty otherwise.
+  std::string_view producer;
+  Position position;
+  std::string_view digest;
+  // The bytes of its frame, compressed, when no other entry is in it; else empty.
+  std::string_view frame;
 
   [[nodiscard]] bool barrier() const { return events == 0; }
   [[nodiscard]] Offset next() const { return first + events; }

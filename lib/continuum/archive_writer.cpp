@@ -226,10 +226,11 @@ struct ArchiveWriter::Impl {
     }
     auto found = std::ranges::find(header.producers, entry.producer, &FrameHeader::Producer::name);
     if (found == header.producers.end()) {
-      found = header.producers.insert(found, {std::string(entry.producer), {}, {}});
+      found = header.producers.insert(found, {std::string(entry.producer), {}, {}, 0});
     }
     found->position = entry.position;
     found->digest = entry.digest;
+    found->entry = static_cast<std::uint32_t>(header.entries.size() - 1);
   }
 
   void flush_gathered() {

@@ -1,10 +1,13 @@
 // The sink of `work --archive`: the entries of a partition, barriers too, onto disk.
+#include "continuum/archive_topic.hpp"
 #include "continuum/archive_writer.hpp"
 #include "continuum/commit.hpp"
 #include "continuum/decode_pool.hpp"
 #include "continuum/error.hpp"
 #include "continuum/sink.hpp"
 
+#include <asio/co_spawn.hpp>
+#include <asio/detached.hpp>
 #include <asio/post.hpp>
 
 #include <algorithm>
@@ -36,6 +39,9 @@ Cursor cursor_of(const ArchiveMark& mark) {
 
 // What the disk's thread does. It alone uses the writer while it runs.
 struct DiskJob {
+  std::string archive;
+  std::shared_ptr<const Topic>
+      topic;                          // to be written before the entries; nullptr: nothing new is known of it
   std::vector<FetchedEntry> entries;  // taken into the writer from the front
   std::size_t appended = 0;
 
@@ -45,7 +51,18 @@ struct DiskJob {
 
   void run(ArchiveWriter& writer) noexcept {
     try {
+      if (topic) {
+        write_archived_topic(ArchiveDirectory(archive), *topic);
+        topic.reset();
+      }
       append_all(writer);
+    } catch (const Error& failed) {
+      if (topic && failed.kind() == ErrorKind::server) {
+        refused = failed.message();
+        durable = writer.durable();
+        return;
+      }
+      error = std::current_exception();
     } catch (...) {
       error = std::current_exception();
     }
@@ -128,6 +145,8 @@ class Archiver final : public Sink, public std::enable_shared_from_this<Archiver
     if (batch_.empty()) {
       due_ = place_.options.ending == Ending::drained ? Clock::now() : Clock::now() + linger;
     }
+    Generation& newest = entry.entry.barrier ? given_barrier_ : given_events_;
+    newest = std::max(newest, entry.entry.generation);
     given_ = {entry.entry.next(), entry.entry.id};
     batch_bytes_ += entry.entry.frame.size() + 1;
     batch_.push_back(std::move(entry));
@@ -142,7 +161,12 @@ class Archiver final : public Sink, public std::enable_shared_from_this<Archiver
     }
     const bool due = finishing_ || batch_bytes_ >= batch_bytes_max || Clock::now() >= due_;
     if (!refused_.empty() || (!batch_.empty() && due)) {
-      submit();
+      if (knows_topic()) {
+        submit();
+      } else {
+        running_ = true;
+        asio::co_spawn(place_.executor, learn_topic(shared_from_this()), asio::detached);
+      }
     }
   }
 
@@ -190,7 +214,9 @@ class Archiver final : public Sink, public std::enable_shared_from_this<Archiver
   }
   [[nodiscard]] bool halted() const override { return false; }
   void pause(const std::string& why) override { paused_ = why; }
-  void collect(Commit& commit) override { commit.passed = std::max(commit.passed, generation_); }
+  // Of the archive, which may be another one than that of the last commit.
+  [[nodiscard]] Generation passed(Generation) const override { return generation_; }
+  void collect(Commit& commit) override { commit.passed = generation_; }
 
  private:
   [[nodiscard]] std::string place() const { return continuum::place(place_.topic.name, tenure_.partition); }
@@ -234,12 +260,12 @@ class Archiver final : public Sink, public std::enable_shared_from_this<Archiver
       std::exception_ptr error;
     };
     const auto opening = std::make_shared<Opening>();
-    on_disk([opening, archive = *place_.options.archive, topic = place_.topic.name,
-             log_id = place_.topic.log_id, partition = tenure_.partition,
+    on_disk([opening, archive = *place_.options.archive, topic = place_.topic, partition = tenure_.partition,
              resume = ArchiveResume{beginning.committed.offset, beginning.log_first}] {
       try {
-        opening->writer =
-            std::make_unique<ArchiveWriter>(archive, topic, partition, log_id, resume, ArchiveOptions{});
+        opening->writer = std::make_unique<ArchiveWriter>(archive, topic.name, partition, topic.log_id,
+                                                          resume, ArchiveOptions{});
+        write_archived_topic(ArchiveDirectory(archive), topic);
       } catch (...) {
         opening->error = std::current_exception();
       }
@@ -251,10 +277,33 @@ class Archiver final : public Sink, public std::enable_shared_from_this<Archiver
       std::rethrow_exception(opening->error);
     }
     writer_ = std::move(opening->writer);
+    topic_active_ = topic_looked_at_ = place_.topic.active;
+  }
+
+  // The ring under which events were stored is final once it is active, and on the disk before they are.
+  [[nodiscard]] bool knows_topic() const {
+    return given_events_ <= topic_active_ && std::max(given_events_, given_barrier_) <= topic_looked_at_;
+  }
+
+  asio::awaitable<void> learn_topic(std::shared_ptr<Archiver> self) {
+    const Generation newest = std::max(given_events_, given_barrier_);
+    try {
+      topic_ = std::make_shared<const Topic>(co_await place_.load_topic());
+      topic_active_ = std::max(topic_->active, given_events_);
+      topic_looked_at_ = newest;
+    } catch (...) {
+      error_ = std::current_exception();
+    }
+    running_ = false;
+    wake_.notify();
+    came_back_.notify();
+    self.reset();
   }
 
   void submit() {
     const auto job = std::make_shared<DiskJob>();
+    job->archive = *place_.options.archive;
+    job->topic = topic_;
     job->entries = std::move(batch_);
     batch_.clear();
     batch_bytes_ = 0;
@@ -281,6 +330,9 @@ class Archiver final : public Sink, public std::enable_shared_from_this<Archiver
 
   void written(DiskJob& job) {
     error_ = job.error;
+    if (!job.topic) {
+      topic_.reset();
+    }
     if (job.durable && job.durable->entry > finished_.entry) {
       place_.handled += job.durable->next - finished_.offset;
       finished_ = cursor_of(*job.durable);
@@ -330,6 +382,12 @@ class Archiver final : public Sink, public std::enable_shared_from_this<Archiver
   Cursor finished_;  // durable
   Generation generation_;
   Cursor given_;
+  Generation given_events_;   // the newest of an event
+  Generation given_barrier_;  // and of a barrier
+  // What the file of the topic says, or will say with the next batch.
+  std::shared_ptr<const Topic> topic_;  // nullptr: it says it
+  Generation topic_active_;
+  Generation topic_looked_at_;
   std::string paused_;
   std::string refused_;  // why the disk does not take it; empty: it does
   std::string taken_;    // who else writes; empty: nobody, or not for long

@@ -179,9 +179,13 @@ asio::awaitable<Beginning> PartitionWorker::look_at_beginning() {
   if (place_.options.archive) {
     redis::Request request;
     request.command("XRANGE", keys_.log, "-", "+", "COUNT", 1);
+    request.command("XREVRANGE", keys_.log, "+", "-", "COUNT", 1);
     const redis::Replies replies = co_await shift_.control.call(std::move(request));
-    if (replies[0].size() > 0) {
+    if (replies[0].size() > 0 && replies[1].size() > 0) {
       beginning.log_first = parse_entry(replies[0][0], place_.topic.name, tenure_.partition).first;
+      if (!end_entry_) {
+        end_entry_ = parse_entry(replies[1][0], place_.topic.name, tenure_.partition).id;
+      }
     }
   }
   co_return beginning;

@@ -181,7 +181,8 @@ bool PartitionWorker::feed() {
       break;
     }
     const Entry& entry = front->entry;
-    if (place_.options.ending == Ending::drained && entry.first >= *end_) {
+    if (place_.options.ending == Ending::drained &&
+        (end_entry_ ? entry.id > *end_entry_ : entry.first >= *end_)) {
       break;
     }
     const bool inside = first_entry_ && !entry.barrier;
@@ -201,8 +202,9 @@ bool PartitionWorker::feed() {
 
 // True when the story of this tenure is over and all of it is committed.
 bool PartitionWorker::ended() {
-  const bool drained =
-      place_.options.ending == Ending::drained && sink_->finished().offset >= *end_ && !sink_->releasing();
+  const Cursor finished = sink_->finished();
+  const bool drained = place_.options.ending == Ending::drained && !sink_->releasing() &&
+                       (end_entry_ ? finished.entry >= *end_entry_ : finished.offset >= *end_);
   const bool spent = place_.budget.spent() && sink_->settled();
   if (!staying() || drained || spent) {
     sink_->finish();

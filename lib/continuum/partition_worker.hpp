@@ -59,8 +59,10 @@ class PartitionWorker {
   }
   // The log was read, or was about to be, in the last tenure.
   [[nodiscard]] bool began() const { return began_; }
+  // The last entry that its archive has, while it is held.
+  [[nodiscard]] EntryId archived() const { return sink_ ? sink_->finished().entry : EntryId{}; }
   [[nodiscard]] bool archives() const { return place_.options.archive.has_value(); }
-  [[nodiscard]] Generation passed() const { return tenure_.passed; }
+  [[nodiscard]] Generation passed() const { return sink_ ? sink_->passed(tenure_.passed) : tenure_.passed; }
 
   // --- of workers that share. A pinned partition is wanted from its beginning to its end.
 
@@ -168,6 +170,8 @@ class PartitionWorker {
   bool first_entry_ = true;
   std::optional<Offset> gap_;  // where the log goes on instead
   std::optional<Offset> end_;  // where a drained run ends
+  // Likewise, of an archive: it has the barriers at the end, too.
+  std::optional<EntryId> end_entry_;
   bool finishing_ = false;
   bool halted_ = false;
   Doing told_;                  // what the server knows

@@ -124,6 +124,16 @@ asio::awaitable<void> SharedPartitions::learn_ends() {
     // A log that is gone is found out by who takes the partition.
     places_[i].end = replies[i].is_nil() ? Offset(number_max) : Offset(replies[i].number());
   }
+  // One by one: with the id of an entry comes its frame.
+  for (std::size_t i = 0; i < places_.size() && options_.archive; ++i) {
+    redis::Request last;
+    last.command("XREVRANGE", log_key(shift_.place.topic.name, places_[i].worker->partition()), "+", "-",
+                 "COUNT", 1);
+    const redis::Replies entries = co_await shift_.control.call(std::move(last));
+    if (entries[0].size() > 0) {
+      places_[i].end_entry = EntryId::parse(entries[0][0][0].text()).value_or(EntryId{});
+    }
+  }
 }
 
 // --- seeing
@@ -138,7 +148,8 @@ asio::awaitable<void> SharedPartitions::look() {
     if (place.worker->holding()) {
       place.sighting.reset();
     } else {
-      request.command("HMGET", place.group_key, "owner", "fence", "beat", "ttl", "who", "offset", "passed");
+      request.command("HMGET", place.group_key, "owner", "fence", "beat", "ttl", "who", "offset", "passed",
+                      "entry");
       asked.push_back(&place);
     }
   }
@@ -169,6 +180,7 @@ void SharedPartitions::see(Place& place, redis::Reply reply) {
   const auto number = [&](std::size_t i) { return reply[i].is_nil() ? 0 : reply[i].number(); };
   place.cursor = Offset(number(5));
   place.passed = Generation(static_cast<Generation::rep>(number(6)));
+  place.cursor_entry = EntryId::parse(reply[7].is_nil() ? "" : reply[7].text()).value_or(EntryId{});
   // Nothing there at all: who takes it finds out what happened.
   if (reply[0].is_nil() || reply[0].text().empty() || reply[0].text() == shift_.me.owner) {
     place.sighting.reset();
@@ -199,8 +211,12 @@ bool SharedPartitions::overdue(const Place& place) const {
                      [&](const auto& member) { return member.second > sighting->since; });
 }
 
-// Out of the ring, with all that was in it handled.
+// Out of the ring, with all that was in it handled. An archive may end before the cursor: who opens it finds
+// out.
 bool SharedPartitions::retired(const Place& place) {
+  if (place.worker->archives() && !place.worker->began()) {
+    return false;
+  }
   const Generation passed = place.worker->holding() ? place.worker->passed() : place.passed;
   return place.last && passed >= *place.last;
 }
@@ -323,9 +339,9 @@ bool SharedPartitions::spent() const {
 // Whether all that was in the log at the start is handled, or nobody could do it now.
 bool SharedPartitions::done(const Place& place) {
   const PartitionWorker& worker = *place.worker;
-  // An archive may end before the cursor: who opens it finds out.
-  if (worker.archives() && !worker.began() && !retired(place)) {
-    return false;
+  if (worker.archives()) {
+    const EntryId end = worker.holding() ? worker.archived() : place.cursor_entry;
+    return worker.began() && end >= place.end_entry;  // as above
   }
   if (worker.holding()) {
     return worker.halted() || worker.committed() >= place.end;

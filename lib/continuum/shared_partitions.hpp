@@ -41,6 +41,9 @@ class SharedPartitions {
     Offset cursor;
     Generation passed;
     Offset end;  // of its log when this run began, if it is to be drained
+    // Likewise, of an archive, which has barriers too.
+    EntryId cursor_entry = {};
+    EntryId end_entry = {};
   };
 
   asio::awaitable<void> look();

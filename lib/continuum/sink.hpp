@@ -72,8 +72,9 @@ struct Workplace {
 
   // When they are archived: threads of their own, which may hang as long as a disk does.
   DecodePool* disk = nullptr;
-  std::uint64_t damaged = 0;     // places in archives that stay so
-  std::uint64_t unarchived = 0;  // partitions whose disk took nothing at the end
+  std::function<asio::awaitable<Topic>()> load_topic = {};  // as it is now
+  std::uint64_t damaged = 0;                                // places in archives that stay so
+  std::uint64_t unarchived = 0;                             // partitions whose disk took nothing at the end
 
   void say(const std::string& text) const {
     if (options.say) {
@@ -150,6 +151,8 @@ class Sink {
 
   // What goes with a commit of everything before its cursor; it is taken out of here.
   virtual void collect(Commit& commit) { (void)commit; }
+  // The generation that it has come to, where not its owner passes the barriers.
+  [[nodiscard]] virtual Generation passed(Generation of_owner) const { return of_owner; }
   virtual void committed() {}
   // There is something to be committed besides the cursor.
   [[nodiscard]] virtual bool wants_commit() const { return false; }

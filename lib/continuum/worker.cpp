@@ -85,6 +85,7 @@ class Worker {
   void say_state();
   asio::awaitable<void> limit_time();
   asio::awaitable<void> hurry();
+  asio::awaitable<Topic> load_topic();
   void prepare_emit();
   void make_partitions();
   void stop(Stopping how);
@@ -132,6 +133,7 @@ class Worker {
   asio::steady_timer drain_;
   asio::steady_timer hurry_;
   bool hurrying_ = false;
+  bool stopped_ = false;
   bool stopped_at_once_ = false;
   bool output_closed_ = false;
   std::exception_ptr error_;
@@ -175,6 +177,7 @@ Worker::Worker(redis::Session& session, const Topic& topic, const WorkOptions& o
              {},
              {},
              nullptr,
+             {},
              0,
              0},
       shift_{place_,
@@ -226,6 +229,18 @@ void Worker::prepare_emit() {
     return as == Workplace::Printed::lines ? emit_wrapper_->wrap_lines(cause, printed, output)
                                            : emit_wrapper_->wrap_array(cause, printed, output);
   };
+}
+
+asio::awaitable<Topic> Worker::load_topic() {
+  redis::Request request;
+  request_topic(request, place_.topic.name);
+  const redis::Replies replies = co_await control_.call(std::move(request));
+  auto topic = parse_topic(place_.topic.name, replies[0]);
+  if (!topic || topic->log_id != place_.topic.log_id) {
+    fail(ErrorKind::loss, "topic {} is gone, or another one: was the server flushed, or the topic dropped?",
+         place_.topic.name);
+  }
+  co_return std::move(*topic);
 }
 
 void Worker::make_partitions() {
@@ -352,6 +367,7 @@ asio::awaitable<void> Worker::obey_requests() {
     } else if (request == 'u') {
       say_state();
     } else if (shift_.stopping == Stopping::no) {
+      stopped_ = true;
       manager_.stopping();
       stop(Stopping::drain);
       start(limit_drain());
@@ -534,6 +550,7 @@ WorkSummary Worker::run() {
   if (options_.archive) {
     disk_.emplace(disk_threads);
     place_.disk = &*disk_;
+    place_.load_topic = [this] { return load_topic(); };
   } else if (!options_.handles()) {
     output_.emplace(options_.output_fd, executor_);
     place_.output = &*output_;
@@ -567,6 +584,7 @@ WorkSummary Worker::run() {
       summary.halted.push_back(partition->partition());
     }
   }
+  summary.stopped = stopped_;
   summary.stopped_at_once = stopped_at_once_;
   summary.output_closed = output_closed_;
   return summary;

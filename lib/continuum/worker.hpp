@@ -86,6 +86,7 @@ struct WorkSummary {
   std::uint64_t handled = 0;      // events that every handler is done with
   std::uint64_t failed = 0;       // events that a handler gave up
   std::vector<Partition> halted;  // by an event that used up its attempts
+  bool stopped = false;           // asked to
   bool stopped_at_once = false;   // asked twice: something may have been killed
   bool output_closed = false;     // nobody reads what is printed any more
   std::uint64_t damaged = 0;      // places in an archive that stay damaged; each was said

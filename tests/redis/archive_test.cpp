@@ -339,6 +339,54 @@ TEST_SUITE("archive") {
     CHECK(kind_of([&] { (void)archived.work.run(); }, &message) == ErrorKind::usage);
   }
 
+  TEST_CASE("a partition that is out of the ring is archived too, also again when its archive is gone") {
+    Archived archived(2);
+    archived.work.options().sharing = Sharing::shared;
+    std::string all;
+    for (int i = 0; i < 40; ++i) {
+      const std::string line = event_line("old" + std::to_string(i), "k");
+      archived.work.data().append(1, {line});
+      all += line + "\n";
+    }
+    archived.work.data().command("HSET", topic_key("t"), "gen:2", RingDescription::uniform(1).text(),
+                                 "active", "2");
+    archived.work.data().seal(0, 2, "old");
+    archived.work.data().seal(1, 2, "old");
+    archived.begin_group();
+    const auto read = [&] {
+      std::string lines;
+      const ArchiveDirectory directory(archived.place.path());
+      ArchiveReader reader(directory, "t", Partition(1), archived.work.data().topic().log_id, {});
+      while (const auto entry = reader.next()) {
+        lines += entry->lines;
+      }
+      return lines;
+    };
+    for (int round = 0; round < 2; ++round) {
+      (void)archived.work.run();
+      CHECK(read() == all);
+      const auto state =
+          *parse_group(archived.work.data().command("HGETALL", group_key("t", Partition(1), group_name))[0]);
+      CHECK(state.cursor.offset == Offset(40));
+      CHECK(state.passed == Generation(2));
+      fs::remove_all(archived.place.partition(1));
+    }
+    // And by one that goes on.
+    {
+      Running running(archived.work);
+      await("it is archived again", [&] {
+        return fs::exists(archived.place.partition(1) / PartitionDirectory::segment_name(Offset(0)));
+      });
+      await("and left alone then", [&] {
+        const auto state = *parse_group(
+            archived.work.data().command("HGETALL", group_key("t", Partition(1), group_name))[0]);
+        return state.owner.empty() && state.cursor.offset == Offset(40) && state.passed == Generation(2);
+      });
+      running.stop();
+    }
+    CHECK(read() == all);
+  }
+
   TEST_CASE("a worker whose time is over ends while the disk takes nothing, and says what is left") {
     Archived archived;
     archived.publish(500);
@@ -349,12 +397,16 @@ TEST_SUITE("archive") {
       const SmallDisk small(2000);
       SUBCASE("by its time") {
         archived.work.options().time_max = Milliseconds(1'500);
-        CHECK(archived.work.run().unarchived == 1);
+        const auto summary = archived.work.run();
+        CHECK(summary.unarchived == 1);
+        CHECK(!summary.stopped);
       }
       SUBCASE("by a signal") {
         Running running(archived.work);
         await("it is said", [&] { return archived.work.said().find("File too large") != std::string::npos; });
-        CHECK(running.stop().unarchived == 1);
+        const auto summary = running.stop();
+        CHECK(summary.unarchived == 1);
+        CHECK(summary.stopped);
       }
     }
     CHECK(std::chrono::steady_clock::now() - before < std::chrono::seconds(15));

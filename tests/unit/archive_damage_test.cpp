@@ -255,6 +255,10 @@ TEST_SUITE("archive damage") {
     std::string bytes = bytes_of(segment);
     flip(bytes, bytes.rfind(archive_magic) + 30);
     put_bytes(segment, bytes);
+    SUBCASE("its index has it") {}
+    SUBCASE("only the group's cursor says so") {
+      fs::remove(place.indexes().at(0));
+    }
     const std::uint64_t committed = log.next().value;
     const std::string why =
         error_of(ErrorKind::loss, [&] { (void)resume_writer(place, committed, committed); });

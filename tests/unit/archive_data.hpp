@@ -3,6 +3,7 @@
 
 #include "continuum/archive_check.hpp"
 #include "continuum/archive_reader.hpp"
+#include "continuum/archive_topic.hpp"
 #include "continuum/archive_writer.hpp"
 #include "continuum/error.hpp"
 #include "continuum/frame.hpp"
@@ -143,11 +144,22 @@ class LogInMemory {
   continuum::EntryId id_;
 };
 
+inline void put_topic(const ArchivePlace& place, const std::string& id = log_id) {
+  continuum::Topic topic;
+  topic.name = "t";
+  topic.log_id = id;
+  topic.active = continuum::Generation(1);
+  topic.rings.emplace(topic.active, continuum::RingDescription::uniform(1));
+  continuum::write_archived_topic(continuum::ArchiveDirectory(place.path()), topic);
+}
+
 inline std::unique_ptr<continuum::ArchiveWriter> open_writer(
     const ArchivePlace& place, continuum::ArchiveOptions options = {}, const std::string& id = log_id,
     continuum::ArchiveResume resume = {continuum::Offset(0), continuum::Offset(0)}) {
-  return std::make_unique<continuum::ArchiveWriter>(place.path(), "t", continuum::Partition(0), id, resume,
-                                                    options);
+  auto writer = std::make_unique<continuum::ArchiveWriter>(place.path(), "t", continuum::Partition(0), id,
+                                                           resume, options);
+  put_topic(place, id);
+  return writer;
 }
 
 // As a worker does it whose group had come to `committed`, and whose log begins at `log_first`.

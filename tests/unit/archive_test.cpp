@@ -73,7 +73,8 @@ TEST_SUITE("archive") {
                       {{1'700'000'000'000, 4}, 300},
                       {{1'700'000'000'900, 0}, 1},
                       {{1'700'000'000'901, 7}, 2}};
-    header.producers = {{"import", Position(9), "6d12adc7bb04a900"}, {"~emit/t", Position(3), "position"}};
+    header.producers = {{"import", Position(9), "6d12adc7bb04a900", 3},
+                        {"~emit/t", Position(3), "position", 0}};
     std::string bytes;
     append_header(bytes, identity, header);
     CHECK(header_size(bytes) == bytes.size());
@@ -92,6 +93,7 @@ TEST_SUITE("archive") {
     CHECK(read.producers[1].name == "~emit/t");
     CHECK(read.producers[0].digest == "6d12adc7bb04a900");
     CHECK(read.producers[0].position == Position(9));
+    CHECK(read.producers[0].entry == 3);
     for (std::size_t bit = 0; bit < bytes.size() * 8; ++bit) {
       std::string flipped = bytes;
       flipped[bit / 8] = static_cast<char>(flipped[bit / 8] ^ (1 << (bit % 8)));
@@ -279,6 +281,88 @@ TEST_SUITE("archive") {
     archive(place, log, count + 1);
     CHECK(read_back(place).lines == lines);
     CHECK(verify(place).problems.empty());
+  }
+
+  TEST_CASE("a reader gives a named producer with its last entry in a frame, and the frame of a lone entry") {
+    ArchivePlace place;
+    LogInMemory log;
+    const auto store = [&](const char* producer, std::uint64_t position) {
+      Entry& entry = log.events(1);
+      entry.producer = producer;
+      entry.position = Position(position);
+      entry.digest = "d";
+    };
+    store("a", 1);
+    store("b", 5);
+    store("a", 2);
+    log.events(1);
+    const std::string frame(log.events(500).frame);
+    store("a", 9);
+    archive(place, log, 1000);
+    const ArchiveDirectory directory(place.path());
+    ArchiveReader reader(directory, "t", Partition(0), log_id, {});
+    std::vector<std::string> found;
+    while (const auto entry = reader.next()) {
+      if (!entry->producer.empty()) {
+        CHECK(entry->digest == "d");
+        found.push_back(fmt::format("{} {} {}", entry->first, entry->producer, entry->position));
+      }
+      if (entry->events == 500) {
+        CHECK(entry->frame == frame);
+      }
+      CHECK(entry->frame.empty() == (entry->next() <= Offset(4)));
+    }
+    CHECK(found == std::vector<std::string>{"1 b 5", "2 a 2", "504 a 9"});
+  }
+
+  TEST_CASE("what a topic is stands beside its archive, and is never replaced by something older") {
+    ArchivePlace place;
+    const ArchiveDirectory archive(place.path());
+    Topic topic;
+    topic.name = "t";
+    topic.log_id = log_id;
+    topic.active = Generation(2);
+    topic.created = SystemTime(Milliseconds(1'700'000'000'123));
+    topic.settings.frames = Frames::plain;
+    topic.settings.event_bytes_max = 4096;
+    topic.rings.emplace(Generation(1), RingDescription::uniform(4));
+    topic.rings.emplace(Generation(2), RingDescription::parse("xxh3:64:0-2,7*1.5"));
+    write_archived_topic(archive, topic);
+    const auto back = read_archived_topic(archive, "t");
+    REQUIRE(back);
+    CHECK(back->log_id == log_id);
+    CHECK(back->active == Generation(2));
+    CHECK(back->created == topic.created);
+    CHECK(back->settings.frames == Frames::plain);
+    CHECK(back->settings.event_bytes_max == 4096);
+    CHECK(back->rings == topic.rings);
+
+    const fs::path file = fs::path(place.path()) / "t" / "topic";
+    const std::string bytes = bytes_of(file);
+    Topic older = topic;
+    older.active = Generation(1);
+    older.rings.erase(Generation(2));
+    write_archived_topic(archive, older);
+    CHECK(bytes_of(file) == bytes);
+    for (std::size_t bit = 0; bit < bytes.size() * 8; bit += 3) {
+      std::string flipped = bytes;
+      flipped[bit / 8] = static_cast<char>(flipped[bit / 8] ^ (1 << (bit % 8)));
+      put_bytes(file, flipped);
+      REQUIRE(error_of(ErrorKind::loss, [&] {
+                (void)read_archived_topic(archive, "t");
+              }).find("is damaged") != std::string::npos);
+    }
+    // Who has the topic makes it anew.
+    write_archived_topic(archive, topic);
+    CHECK(bytes_of(file) == bytes);
+    CHECK(!read_archived_topic(archive, "t").value().pending);
+    topic.log_id = std::string(32, 'a');
+    CHECK(error_of(ErrorKind::loss, [&] { write_archived_topic(archive, topic); }).find("now has log aaa") !=
+          std::string::npos);
+    fs::remove(file);
+    fs::create_symlink("/etc/passwd", file);
+    CHECK(error_of(ErrorKind::loss, [&] { (void)read_archived_topic(archive, "t"); }).find("symbolic link") !=
+          std::string::npos);
   }
 
   TEST_CASE("writers that make the same archive at the same time agree on whose it is") {

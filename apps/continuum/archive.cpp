@@ -1,6 +1,7 @@
-// continuum archive: what is in an archive on disk, whether it is whole, and mending what can be made anew.
-// Asks no server.
+// continuum archive: what is in an archive on disk, whether it is whole, and mending what can be made anew,
+// without asking a server; and putting it back into one.
 #include "continuum/archive_check.hpp"
+#include "continuum/archive_restore.hpp"
 
 #include "commands.hpp"
 #include "options.hpp"
@@ -9,6 +10,7 @@
 
 #include "continuum/error.hpp"
 #include "continuum/event.hpp"
+#include "continuum/names.hpp"
 #include "continuum/units.hpp"
 
 #include <CLI/CLI.hpp>
@@ -183,6 +185,78 @@ int repair(const Context& context, const Options& options) {
   return 0;
 }
 
+// --- restore
+
+struct RestoreArguments {
+  std::string directory;
+  RestoreOptions restore;
+  bool allow_missing = false;
+  bool dry_run = false;
+};
+
+constexpr Milliseconds restore_retry_for{60'000};
+
+int restore(const Context& context, RestoreArguments arguments) {
+  auto& options = arguments.restore;
+  options.missing = arguments.allow_missing ? MissingPartitions::empty : MissingPartitions::refuse;
+  const std::uint64_t total = events_to_restore(arguments.directory, options);
+  const std::string name = options.to.value_or(options.topic);
+  if (arguments.dry_run) {
+    Output().line(fmt::format("would restore topic {}: {} events", name, format_count(total))).flush();
+    return 0;
+  }
+  redis::ClientOptions client;
+  client.needs.access = redis::Needs::Access::write;
+  client.retry_for = restore_retry_for;
+  const auto session = connect(context, client);
+  warn_of_loss(context, *session);
+  Progress progress("restore", total, context.quiet ? Progress::Show::never : Progress::Show::automatic);
+  options.on_progress = [&](std::uint64_t events) { progress.update(events); };
+  const RestoreSummary summary = restore_archive(*session, arguments.directory, options);
+  progress.clear();
+  Output out;
+  if (context.json) {
+    std::vector<std::string> partitions;
+    for (const auto& partition : summary.partitions) {
+      partitions.push_back(JsonObject()
+                               .add("partition", partition.partition)
+                               .add("first", partition.first)
+                               .add("next", partition.next)
+                               .text());
+    }
+    out.line(JsonObject()
+                 .add("topic", summary.topic)
+                 .add("log", summary.log_id)
+                 .add("generation", summary.active)
+                 .add("events", summary.events())
+                 .add_raw("partitions", json_array(partitions))
+                 .text());
+  } else if (!context.quiet) {
+    out.line(fmt::format("topic {} restored: {} events in {} partitions, generation {}", summary.topic,
+                         format_count(summary.events()), summary.partitions.size(), summary.active));
+  }
+  out.flush();
+  return 0;
+}
+
+void add_restore(CLI::App& command, Context& context) {
+  CLI::App& sub = add_subcommand(command, "restore", "put a topic back into a server that does not have it");
+  const auto arguments = std::make_shared<RestoreArguments>();
+  auto& options = arguments->restore;
+  sub.add_option("DIR", arguments->directory, "the archive: the directory given to work --archive")
+      ->required();
+  add_topic_option(sub, options.topic);
+  add_parsed(sub, "--to", "NAME", "restore it under this name, as a topic of its own",
+             [arguments](const std::string& text) {
+               require_name("topic", text);
+               arguments->restore.to = text;
+             });
+  add_flag(sub, "--allow-missing", arguments->allow_missing,
+           "begin partitions without events when the archive has nothing of them");
+  add_flag(sub, "-n,--dry-run", arguments->dry_run, "say what would be restored");
+  run_with(sub, context, [&context, arguments] { return restore(context, *arguments); });
+}
+
 CLI::App& add(CLI::App& command, Context& context, const char* name, const char* summary,
               const std::shared_ptr<Options>& options, int (*run)(const Context&, const Options&)) {
   CLI::App& sub = add_subcommand(command, name, summary);
@@ -203,6 +277,7 @@ void add_archive(CLI::App& command, Context& context) {
   CLI::App& sub = add(command, context, "repair", "make indexes anew, cut torn ends; shows what it would do",
                       options, repair);
   add_flag(sub, "-y,--yes", options->yes, "do it");
+  add_restore(command, context);
 }
 
 }  // namespace continuum::app

@@ -19,7 +19,7 @@ constexpr std::array table{
     Command{"publish", "store events: JSON lines from stdin, files, or --data", add_publish},
     Command{"work", "hand events to a handler, or print them; one worker at a time per partition", add_work},
     Command{"handlers", "check a directory of handlers before a worker uses it", add_handlers},
-    Command{"archive", "verify, list and repair an archive on disk", add_archive},
+    Command{"archive", "verify, list, repair and restore an archive on disk", add_archive},
     Command{"replay", "stored events again, by time, offset, key, type or value", add_replay},
     Command{"cursor", "list and remove the cursors of replays", add_cursor},
     Command{"inspect", "look at partitions, groups and events, changing nothing", add_inspect},

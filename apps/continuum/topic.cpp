@@ -134,9 +134,11 @@ int list(const Context& context) {
   for (const auto& name : list_topics(*session)) {
     const auto topic = find_topic(*session, name);
     if (!topic) {
-      say(context,
-          fmt::format("the creation of topic {} was not finished: `continuum topic create {}` finishes it",
-                      name, name));
+      try {
+        (void)load_topic(*session, name);
+      } catch (const Error& error) {
+        say(context, error.message());  // what is to be done about it
+      }
       continue;
     }
     const auto events = events_of(*session, *topic);
@@ -215,9 +217,10 @@ int drop(const Context& context, const DropOptions& options) {
          hint_of(options.name, all));
   }
   if (!options.yes || options.dry_run) {
-    const auto what = topic ? fmt::format("topic {}: {} partitions, {} groups", options.name,
-                                          topic->partitions().size(), topic->groups.size())
-                            : fmt::format("topic {}, whose creation was not finished", options.name);
+    const auto what =
+        topic ? fmt::format("topic {}: {} partitions, {} groups", options.name, topic->partitions().size(),
+                            topic->groups.size())
+              : fmt::format("topic {}, whose creation or restoring was not finished", options.name);
     if (!options.dry_run) {
       fail(ErrorKind::usage, "this would delete {}, and every event in it, for good: add --yes to do it",
            what);

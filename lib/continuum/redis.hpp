@@ -63,8 +63,10 @@ enum class Script : std::uint8_t {
   take_cursor,
   move_cursor,
   forget_cursor,
+  restore,
+  restored,
 };
-inline constexpr std::size_t script_count = 21;
+inline constexpr std::size_t script_count = 23;
 
 // One or more commands that are sent together and answered together.
 class Request {

@@ -141,6 +141,16 @@ std::optional<Topic> ask_topic(redis::Session& session, std::string_view name) {
   return parse_topic(name, session.call(std::move(request))[0]);
 }
 
+void refuse_restoring(const Topic& topic) {
+  if (topic.restoring) {
+    fail(
+        ErrorKind::usage,
+        "topic {} is being restored from an archive, and cannot be used before that is finished. When it was "
+        "interrupted, run `continuum archive restore` again; `continuum topic drop -t {} --yes` gives it up",
+        topic.name, topic.name);
+  }
+}
+
 // --- changing the topic hash
 
 // Runs `commands` on the topic's hash only while it still is this topic: a command that came a moment after a
@@ -230,6 +240,9 @@ std::optional<Topic> parse_topic(std::string_view name, redis::Reply reply) {
   if (reply.field("pending")) {
     topic.pending = generation_field(reply, name, "pending");
   }
+  if (const auto archived = reply.field("restoring")) {
+    topic.restoring = *archived;
+  }
   topic.created =
       SystemTime(Milliseconds(static_cast<std::int64_t>(number_field(reply, name, "created", number_max))));
   topic.settings.frames = parse_frames(reply.field("frames").value_or(""));
@@ -258,6 +271,7 @@ Topic load_topic(redis::Session& session, std::string_view name) {
     fail(ErrorKind::usage, "there is no topic {} on {}{}", name, session.address().text(),
          hint_of(name, list_topics(session)));
   }
+  refuse_restoring(*topic);
   if (topic->active.value == 0) {
     fail(ErrorKind::usage,
          "the creation of topic {} was not finished: `continuum topic create {}` finishes it", name, name);
@@ -299,6 +313,7 @@ Created create_topic(redis::Session& session, std::string_view name, const RingD
   if (!topic) {
     fail(ErrorKind::loss, "topic {} was dropped while it was being created", name);
   }
+  refuse_restoring(*topic);
   if (topic->active.value > 0 || !topic->pending) {
     return Created::existed;
   }

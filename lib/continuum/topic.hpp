@@ -25,6 +25,8 @@ struct Topic {
   std::string log_id;  // random, of this creation of the topic: a log under another id is another log
   Generation active;   // 0 while the topic is still being created
   std::optional<Generation> pending;
+  // Of the archive that it is being restored from: nobody may use it before that is finished.
+  std::optional<std::string> restoring;
   std::map<Generation, RingDescription> rings;
   TopicSettings settings;
   SystemTime created{};
@@ -61,8 +63,8 @@ Created create_topic(redis::Session& session, std::string_view name, const RingD
 // `name=value`: frames=auto|plain|single, event_bytes_max=N. Throws Error{usage} for others.
 void apply_setting(TopicSettings& settings, std::string_view assignment);
 void set_topic(redis::Session& session, const Topic& topic, const TopicSettings& settings);
-// Deletes every key of the topic. Publishers and workers are refused from the first step on; killed half way it
-// can be run again. Returns the number of keys deleted.
+// Deletes every key of the topic. Publishers and workers are refused from the first step on; killed half way
+// it can be run again. Returns the number of keys deleted.
 std::uint64_t drop_topic(redis::Session& session, std::string_view name);
 
 // What the log of each partition keeps: offsets in [first, next). Throws Error{loss} when a log is gone.

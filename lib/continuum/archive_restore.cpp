@@ -1,0 +1,520 @@
+#include "continuum/archive_restore.hpp"
+
+#include "continuum/archive_check.hpp"
+#include "continuum/archive_reader.hpp"
+#include "continuum/archive_topic.hpp"
+#include "continuum/error.hpp"
+#include "continuum/frame.hpp"
+#include "continuum/log.hpp"
+#include "continuum/names.hpp"
+#include "continuum/sharing.hpp"
+#include "continuum/topic.hpp"
+
+#include <algorithm>
+#include <map>
+#include <set>
+#include <utility>
+
+namespace continuum {
+
+namespace {
+
+// Of one request.
+constexpr std::size_t chunk_bytes_max = 1 << 20;
+constexpr std::size_t chunk_entries_max = 512;
+// Frames of at least as many bytes of lines were archived as they came (archive_writer.cpp).
+constexpr std::size_t whole_from_bytes = 32 << 10;
+
+struct LogEdge {
+  EntryId id;
+  Offset first;
+  Offset next;
+  Generation generation;
+  bool barrier = false;
+};
+
+// Entries on their way into a log.
+struct Chunk {
+  redis::Request producers;
+  std::vector<std::string> texts;  // as the script takes them
+  std::size_t bytes = 0;
+  std::size_t entries = 0;
+  std::uint64_t events = 0;
+  EntryId last;
+};
+
+class Restore {
+ public:
+  Restore(redis::Session& session, const std::string& path, const RestoreOptions& options)
+      : session_(session), archive_(path), options_(options), source_(archived_topic()) {
+    target_ = options.to.value_or(source_.name);
+    if (options.to) {
+      require_name("topic", target_);
+    }
+    frames_ = source_.settings.frames;
+  }
+
+  // What the archive has of it, ascending.
+  std::vector<Partition> partitions() {
+    std::vector<Partition> found;
+    std::vector<Partition> missing = source_.partitions();
+    for (const Partition partition : archive_.partitions(source_.name)) {
+      if (!has_entries(partition)) {
+        continue;
+      }
+      const bool known =
+          std::ranges::any_of(source_.rings, [&](const auto& ring) { return is_in(ring.second, partition); });
+      if (!known) {
+        fail(ErrorKind::loss,
+             "{}/{}/{} knows no ring that has partition {}, and there is an archive of it: the file is an "
+             "older "
+             "copy. Put the latest one in its place",
+             printable(archive_.path()), source_.name, archived_topic_name, partition);
+      }
+      found.push_back(partition);
+      std::erase(missing, partition);
+    }
+    if (found.empty()) {
+      fail(ErrorKind::usage, "{} has no archive of any partition of topic {}", printable(archive_.path()),
+           source_.name);
+    }
+    if (!missing.empty() && options_.missing == MissingPartitions::refuse) {
+      fail(ErrorKind::loss,
+           "{} has nothing of partition{} {} of topic {}. Put {} archive there; --allow-missing begins {} "
+           "anew, "
+           "without events",
+           printable(archive_.path()), missing.size() == 1 ? "" : "s", partition_list(missing), source_.name,
+           missing.size() == 1 ? "its" : "their", missing.size() == 1 ? "it" : "them");
+    }
+    return found;
+  }
+
+  RestoreSummary run() {
+    const std::vector<Partition> archived = partitions();
+    begin(archived);
+    for (const Partition partition : archived) {
+      restore_partition(partition);
+    }
+    const Generation active = complete_rings();
+    RestoreSummary summary{target_, log_id_, active, {}};
+    for (const Partition partition : archived) {
+      make_whole(partition);
+      summary.partitions.push_back(
+          {partition, edges_.at(partition).first.first, edges_.at(partition).second.next});
+    }
+    seal(active);
+    activate(active);
+    return summary;
+  }
+
+ private:
+  // --- the archive
+
+  Topic archived_topic() const {
+    const auto topics = archive_.topics();
+    if (std::ranges::find(topics, options_.topic) == topics.end()) {
+      fail(ErrorKind::usage, "{} has no topic {}{}", printable(archive_.path()), printable(options_.topic),
+           hint_of(options_.topic, topics));
+    }
+    auto topic = read_archived_topic(archive_, options_.topic);
+    if (!topic) {
+      fail(ErrorKind::loss,
+           "{}/{}/{} is missing: it says what the ring of the topic is. Put a copy of it there",
+           printable(archive_.path()), options_.topic, archived_topic_name);
+    }
+    return *std::move(topic);
+  }
+
+  static bool is_in(const RingDescription& ring, Partition partition) {
+    return std::ranges::find(ring.members, partition, &RingMember::partition) != ring.members.end();
+  }
+
+  [[nodiscard]] bool has_entries(Partition partition) const {
+    return ArchiveReader(archive_, source_.name, partition, source_.log_id, {}).first_offset().has_value();
+  }
+
+  // --- the topic's hash
+
+  // `change` is done if nobody changes the hash meanwhile. False: somebody did.
+  template <class Change>
+  bool change_topic(Change change) {
+    const std::string key = topic_key(target_);
+    redis::Request watch;
+    watch.command("WATCH", key);
+    request_topic(watch, target_);
+    const auto watched = session_.call(std::move(watch));
+    redis::Request request;
+    request.command("MULTI");
+    try {
+      change(parse_topic(target_, watched[1]), request, key);
+    } catch (const Error&) {
+      redis::Request unwatch;
+      unwatch.command("UNWATCH");
+      (void)session_.call(std::move(unwatch));
+      throw;
+    }
+    request.command("EXEC");
+    const auto replies = session_.call(std::move(request));
+    return !replies[replies.size() - 1].is_nil();
+  }
+
+  void begin(const std::vector<Partition>& archived) {
+    bool done = false;
+    for (int attempt = 0; attempt < 3 && !done; ++attempt) {
+      done = change_topic(
+          [&](const std::optional<Topic>& there, redis::Request& request, const std::string& key) {
+            if (there) {
+              require_ours(*there);
+              log_id_ = there->log_id;
+              return;
+            }
+            require_nothing_left(archived);
+            log_id_ = options_.to ? random_id() : source_.log_id;
+            request.command("HSET", key, "id", log_id_, "format", 1, "created",
+                            source_.created.time_since_epoch().count(), "frames", name_of(frames_),
+                            "event_bytes_max", source_.settings.event_bytes_max, "active", 0, "pending",
+                            source_.active, "restoring", source_.log_id, ring_field(source_.active),
+                            source_.ring().text());
+          });
+    }
+    if (!done) {
+      fail_changed();
+    }
+  }
+
+  void require_ours(const Topic& there) const {
+    if (!there.restoring) {
+      fail(ErrorKind::usage,
+           "topic {} exists on {}: an archive is restored where there is none of that name. Give it another "
+           "one "
+           "by --to NAME; or delete the one that is there, with all its events: `continuum topic drop -t {} "
+           "--yes`",
+           target_, session_.address().text(), target_);
+    }
+    if (*there.restoring != source_.log_id || (!options_.to && there.log_id != source_.log_id)) {
+      fail(ErrorKind::usage,
+           "topic {} is being restored from another archive (of log {}): let that be finished, or give it up "
+           "with `continuum topic drop -t {} --yes`",
+           target_, printable(*there.restoring), target_);
+    }
+  }
+
+  [[noreturn]] void fail_changed() const {
+    fail(ErrorKind::fenced, "somebody else restores or changes topic {}: one at a time. Run it again then",
+         target_);
+  }
+
+  // Of a topic that was dropped half way. Its keys would be taken for ours.
+  void require_nothing_left(const std::vector<Partition>& archived) {
+    redis::Request request;
+    for (const Partition partition : archived) {
+      request.command("EXISTS", meta_key(target_, partition), log_key(target_, partition));
+    }
+    const auto replies = session_.call(std::move(request));
+    for (std::size_t i = 0; i < archived.size(); ++i) {
+      if (replies[i].number() > 0) {
+        fail_left(archived[i]);
+      }
+    }
+  }
+
+  [[noreturn]] void fail_left(Partition partition) const {
+    fail(ErrorKind::usage,
+         "{} holds the log of another topic of that name: delete what is left of it by `continuum topic drop "
+         "-t "
+         "{} --yes`",
+         place(target_, partition), target_);
+  }
+
+  static std::string ring_field(Generation generation) { return fmt::format("gen:{}", generation); }
+
+  // Of every generation that the logs know, the last of which is then in force. One that nobody had described
+  // was never in force: as when a resize is called off, it has the ring of the one before.
+  Generation complete_rings() {
+    Generation active = source_.active;
+    for (const auto& [partition, edges] : edges_) {
+      active = std::max(active, edges.second.generation);
+    }
+    std::erase_if(source_.rings, [&](const auto& ring) { return ring.first > active; });
+    for (Generation x = source_.rings.begin()->first; x < active; ++x) {
+      source_.rings.emplace(x + 1, source_.rings.at(x));
+    }
+    return active;
+  }
+
+  // What the logs lack of the barriers, as if a resize were finished (PROTOCOLS: Resize).
+  void seal(Generation active) {
+    std::set<Partition> known;
+    const RingDescription* before = nullptr;
+    for (const auto& [x, ring] : source_.rings) {
+      redis::Request request;
+      for (const Partition partition : members_of(before, ring)) {
+        request.run(redis::Script::seal, {meta_key(target_, partition), log_key(target_, partition)}, log_id_,
+                    x, known.insert(partition).second ? "new" : "old");
+      }
+      (void)session_.call(std::move(request));
+      before = &ring;
+    }
+    check(before != nullptr && source_.rings.rbegin()->first == active, "the active ring is the last");
+  }
+
+  static std::set<Partition> members_of(const RingDescription* before, const RingDescription& ring) {
+    std::set<Partition> all;
+    for (const RingDescription* one : {before, &ring}) {
+      for (std::size_t i = 0; one != nullptr && i < one->members.size(); ++i) {
+        all.insert(one->members[i].partition);
+      }
+    }
+    return all;
+  }
+
+  void activate(Generation active) {
+    const bool done =
+        change_topic([&](const std::optional<Topic>& there, redis::Request& request, const std::string& key) {
+          if (!there || there->log_id != log_id_ || !there->restoring) {
+            fail_changed();
+          }
+          for (const auto& [generation, ring] : source_.rings) {
+            request.command("HSET", key, ring_field(generation), ring.text());
+          }
+          request.command("HSET", key, "active", active);
+          request.command("HDEL", key, "pending", "restoring");
+        });
+    if (!done) {
+      fail_changed();
+    }
+  }
+
+  // --- entries
+
+  std::optional<LogEdge> edge(Partition partition, redis::Reply entries) const {
+    if (entries.size() == 0) {
+      return std::nullopt;
+    }
+    const Entry entry = parse_entry(entries[0], target_, partition);
+    return LogEdge{entry.id, entry.first, entry.next(), entry.generation, entry.barrier.has_value()};
+  }
+
+  void restore_partition(Partition partition) {
+    redis::Request request;
+    request.command("HGET", meta_key(target_, partition), "id");
+    request.command("XREVRANGE", log_key(target_, partition), "+", "-", "COUNT", 1);
+    const auto replies = session_.call(std::move(request));
+    const auto there = edge(partition, replies[1]);
+    if (!replies[0].is_nil() && (replies[0].text() != log_id_ || !there)) {
+      fail_left(partition);
+    }
+    if (replies[0].is_nil()) {
+      try {
+        copy(partition, there);
+      } catch (const Error& error) {
+        if (error.kind() != ErrorKind::loss) {
+          throw;
+        }
+        fail(ErrorKind::loss,
+             "{}. Topic {} is restored up to there, and not to be used yet: put a copy of the file in its "
+             "place "
+             "and run this again, or give it up with `continuum topic drop -t {} --yes`",
+             error.message(), target_, target_);
+      }
+    }
+    learn_edges(partition);
+    done_ += edges_.at(partition).second.next - edges_.at(partition).first.first;
+    in_chunks_ = 0;
+    tell();
+  }
+
+  void learn_edges(Partition partition) {
+    redis::Request request;
+    request.command("XRANGE", log_key(target_, partition), "-", "+", "COUNT", 1);
+    request.command("XREVRANGE", log_key(target_, partition), "+", "-", "COUNT", 1);
+    const auto replies = session_.call(std::move(request));
+    const auto first = edge(partition, replies[0]);
+    const auto last = edge(partition, replies[1]);
+    if (!first || !last) {
+      fail(ErrorKind::loss,
+           "{}: its log is gone again. Was the server flushed, or the topic dropped just now?",
+           place(target_, partition));
+    }
+    edges_[partition] = {*first, *last};
+  }
+
+  void copy(Partition partition, const std::optional<LogEdge>& there) {
+    ArchiveChoice choice;
+    if (there) {
+      choice.from = there->first;
+    }
+    ArchiveReader reader(archive_, source_.name, partition, source_.log_id, choice);
+    EntryId last = there ? there->id : EntryId{};
+    std::optional<Offset> expected = there ? std::optional(there->next) : std::nullopt;
+    bool met = !there;  // the entry that the log ends with
+    Chunk chunk;
+    while (const auto entry = reader.next()) {
+      if (entry->id <= last) {
+        met = met || (entry->id == last && entry->next() == *expected);
+        continue;
+      }
+      if (!met) {
+        break;
+      }
+      if (expected && entry->first != *expected) {
+        fail(ErrorKind::loss, "{}: offset {} comes where offset {} was expected",
+             place(source_.name, partition), entry->first, *expected);
+      }
+      add(chunk, partition, *entry);
+      expected = entry->next();
+      if (chunk.bytes >= chunk_bytes_max || chunk.entries >= chunk_entries_max) {
+        last = store(std::exchange(chunk, {}), partition, last);
+      }
+    }
+    if (!met) {
+      fail_left(partition);
+    }
+    if (chunk.entries > 0) {
+      store(std::move(chunk), partition, last);
+    }
+  }
+
+  void add(Chunk& chunk, Partition partition, const ArchivedEntry& entry) {
+    auto& texts = chunk.texts;
+    texts.push_back(entry.id.text());
+    const std::size_t count_at = texts.size();
+    texts.emplace_back();
+    const auto field = [&](std::string_view name, std::string_view value) {
+      texts.emplace_back(name);
+      texts.emplace_back(value);
+    };
+    if (entry.barrier()) {
+      field("barrier", fmt::to_string(entry.generation.value));
+      field("o", fmt::to_string(entry.first.value));
+    } else {
+      if (!source_.rings.contains(entry.generation)) {
+        fail(ErrorKind::loss,
+             "{}/{}/{} has no ring of generation {}, and {} has events of it from offset {} on: the file is "
+             "an "
+             "older copy. Put the latest one in its place",
+             printable(archive_.path()), source_.name, archived_topic_name, entry.generation,
+             place(source_.name, partition), entry.first);
+      }
+      field("n", fmt::to_string(entry.events));
+      field("o", fmt::to_string(entry.first.value));
+      field("g", fmt::to_string(entry.generation.value));
+      if (!entry.producer.empty()) {
+        field("p", entry.producer);
+        field("l", fmt::to_string(entry.position.value));
+        field("d", entry.digest);
+        // Before the entry: a run that ends between them is followed by one that stores the entry.
+        chunk.producers.command("HSET", producer_key(target_, partition, entry.producer), "epoch", 0,
+                                fmt::format("pos.{}", entry.generation), entry.position,
+                                fmt::format("dig.{}", entry.generation), entry.digest,
+                                fmt::format("end.{}", entry.generation), entry.next());
+      }
+      add_frame(texts, entry);
+    }
+    chunk.bytes += texts.back().size();
+    texts[count_at] = std::to_string(texts.size() - count_at - 1);
+    chunk.last = entry.id;
+    chunk.events += entry.events;
+    ++chunk.entries;
+  }
+
+  // As the topic's setting says; what was archived as it came goes back as it is.
+  void add_frame(std::vector<std::string>& texts, const ArchivedEntry& entry) {
+    const bool compresses = frames_ == Frames::automatic;
+    if (compresses && !entry.frame.empty() && entry.lines.size() >= whole_from_bytes) {
+      texts.emplace_back("z");
+      texts.emplace_back(entry.frame);
+      return;
+    }
+    const auto encoded =
+        encoder_.encode(entry.lines, entry.events, compresses ? Frames::automatic : Frames::plain);
+    texts.emplace_back(encoded.encoding == Encoding::zstd ? "z" : "e");
+    texts.emplace_back(encoded.bytes);
+  }
+
+  // Returns the id that the log ends with then.
+  EntryId store(Chunk chunk, Partition partition, const EntryId& last) {
+    redis::Request request = std::move(chunk.producers);
+    const std::string after = last.text();
+    std::vector<std::string_view> args{after};
+    args.insert(args.end(), chunk.texts.begin(), chunk.texts.end());
+    request.script(redis::Script::restore, {log_key(target_, partition), meta_key(target_, partition)}, args);
+    const auto replies = session_.call(std::move(request));
+    const auto answer = replies[replies.size() - 1];
+    // MOVED to where we are: an answer was lost, and the request sent again.
+    if (answer[0].text() != "OK" && !(answer[0].text() == "MOVED" && answer[1].text() == chunk.last.text())) {
+      fail_changed();
+    }
+    in_chunks_ += chunk.events;
+    tell();
+    return chunk.last;
+  }
+
+  void make_whole(Partition partition) {
+    const auto& [first, last] = edges_.at(partition);
+    Generation born;
+    for (const auto& [generation, ring] : source_.rings) {
+      if (is_in(ring, partition)) {
+        born = generation;
+        break;
+      }
+    }
+    // The last barrier that is not in the log any more; its archive may begin behind it.
+    Generation trimmed = first.generation;
+    if (first.barrier) {
+      trimmed = first.generation == born ? Generation(0) : Generation(first.generation.value - 1);
+    }
+    redis::Request request;
+    request.run(redis::Script::restored, {log_key(target_, partition), meta_key(target_, partition)},
+                last.id.text(), log_id_, last.generation, born, last.next, trimmed);
+    const auto answer = session_.call(std::move(request));
+    if (answer[0][0].text() == "MOVED") {
+      fail_changed();
+    }
+  }
+
+  void tell() const {
+    if (options_.on_progress) {
+      options_.on_progress(done_ + in_chunks_);
+    }
+  }
+
+  redis::Session& session_;
+  ArchiveDirectory archive_;
+  const RestoreOptions& options_;
+  Topic source_;
+  std::string target_;
+  std::string log_id_;
+  Frames frames_ = Frames::automatic;
+  std::map<Partition, std::pair<LogEdge, LogEdge>> edges_;  // of logs that are restored
+  FrameEncoder encoder_;
+  std::uint64_t done_ = 0;       // events of those
+  std::uint64_t in_chunks_ = 0;  // of the one that is being restored, in this run
+};
+
+}  // namespace
+
+std::uint64_t RestoreSummary::events() const {
+  std::uint64_t events = 0;
+  for (const auto& partition : partitions) {
+    events += partition.next - partition.first;
+  }
+  return events;
+}
+
+std::uint64_t events_to_restore(const std::string& archive, const RestoreOptions& options) {
+  ArchiveCheckOptions chosen;
+  chosen.topics.push_back(options.topic);
+  std::uint64_t events = 0;
+  for (const auto& segment : list_archive(archive, chosen)) {
+    events += segment.events();
+  }
+  return events;
+}
+
+RestoreSummary restore_archive(redis::Session& session, const std::string& archive,
+                               const RestoreOptions& options) {
+  return Restore(session, archive, options).run();
+}
+
+}  // namespace continuum

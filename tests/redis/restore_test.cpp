@@ -1,0 +1,472 @@
+// `archive restore`: what comes out of an archive is the topic that went in (G8).
+#include "redis/work.hpp"
+#include "unit/archive_data.hpp"
+
+#include "continuum/archive_restore.hpp"
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <map>
+
+using namespace continuum;
+using namespace test;
+
+namespace {
+
+const std::string group_name(archive_group);
+
+// What a server has of a topic, as far as an archive keeps it.
+struct Snapshot {
+  std::string log_id;
+  Generation active;
+  std::map<Generation, std::string> rings;
+  // By partition: what identifies each entry, and its events.
+  std::map<Partition, std::vector<std::string>> entries;
+  std::map<Partition, std::string> metas;
+  std::map<std::string, std::string> producers;
+  friend bool operator==(const Snapshot&, const Snapshot&) = default;
+};
+
+std::map<std::string, std::string> hash_of(redis::Session& session, const std::string& key) {
+  const auto replies = session.call(std::move(redis::Request().command("HGETALL", key)));
+  std::map<std::string, std::string> hash;
+  for (std::size_t i = 0; i + 1 < replies[0].size(); i += 2) {
+    hash[std::string(replies[0][i].text())] = replies[0][i + 1].text();
+  }
+  return hash;
+}
+
+Snapshot snapshot_of(redis::Session& session, const std::string& name = "t") {
+  Snapshot snapshot;
+  const Topic topic = load_topic(session, name);
+  snapshot.log_id = topic.log_id;
+  snapshot.active = topic.active;
+  for (const auto& [generation, ring] : topic.rings) {
+    snapshot.rings[generation] = ring.text();
+  }
+  FrameDecoder decoder;
+  std::string lines;
+  for (const Partition p : topic.partitions()) {
+    const auto replies = session.call(std::move(redis::Request()
+                                                    .command("XRANGE", log_key(name, p), "-", "+")
+                                                    .command("HGETALL", meta_key(name, p))));
+    for (std::size_t i = 0; i < replies[0].size(); ++i) {
+      const Entry entry = parse_entry(replies[0][i], name, p);
+      lines.clear();
+      if (!entry.barrier) {
+        decode_entry(decoder, entry, name, p, lines);
+      }
+      snapshot.entries[p].push_back(fmt::format("{} {} {} {} {}\n{}", entry.id.text(), entry.first,
+                                                entry.events, entry.generation,
+                                                entry.barrier ? "barrier" : "", lines));
+    }
+    const auto state = parse_meta(replies[1]);
+    REQUIRE(state);
+    snapshot.metas[p] = fmt::format("{} {} {} {} {}", state->log_id, state->generation, state->born,
+                                    state->next, state->trimmed);
+    for (const std::string producer : {"importer", "counter"}) {
+      for (const auto& [field, value] : hash_of(session, producer_key(name, p, producer))) {
+        snapshot.producers[fmt::format("{} {} {}", p, producer, field)] = value;
+      }
+    }
+  }
+  return snapshot;
+}
+
+// Where two snapshots differ, or nothing.
+std::string difference(const Snapshot& a, const Snapshot& b) {
+  for (const auto& [partition, entries] : a.entries) {
+    const auto other = b.entries.find(partition);
+    if (other == b.entries.end()) {
+      return fmt::format("partition {} is missing", partition);
+    }
+    for (std::size_t i = 0; i < entries.size(); ++i) {
+      if (i >= other->second.size() || entries[i] != other->second[i]) {
+        return fmt::format("partition {}, entry {} of {} and {}: {} | {}", partition, i, entries.size(),
+                           other->second.size(), entries[i],
+                           i < other->second.size() ? other->second[i] : std::string());
+      }
+    }
+    if (other->second.size() > entries.size()) {
+      return fmt::format("partition {} has more: {}", partition, other->second[entries.size()]);
+    }
+  }
+  return a.entries.size() == b.entries.size() ? std::string() : std::string("a partition more");
+}
+
+bool has_identity_problem(const ArchivePlace& place) {
+  const auto problems = verify(place).problems;
+  return problems.size() == 1 && problems[0].kind == ArchiveProblem::Kind::identity;
+}
+
+class Archived {
+ public:
+  explicit Archived(std::uint32_t partitions = 2) : work(partitions) {
+    work.options().group = group_name;
+    work.options().archive = place.path();
+  }
+
+  void archive() {
+    work.data().topic() = load_topic(*session, "t");
+    register_group(*session, work.data().topic(), group_name, "start");
+    work.options().partitions = work.data().topic().partitions();
+    (void)work.run();
+  }
+  void publish(std::uint32_t partition, std::uint32_t events, std::uint32_t generation = 1) {
+    std::vector<std::string> lines;
+    for (std::uint32_t i = 0; i < events; ++i, ++published) {
+      lines.push_back(event_line("e" + std::to_string(published), "k" + std::to_string(published % 17)));
+    }
+    work.data().append(partition, lines, Frames::automatic, generation);
+  }
+  // As a named producer stores it.
+  void import(std::uint32_t partition, const std::string& producer, std::uint64_t position,
+              std::uint32_t generation = 1) {
+    const std::string key = producer_key("t", Partition(partition), producer);
+    const std::string before = hash_of(*session, key)[fmt::format("pos.{}", generation)];
+    work.data().command("HSETNX", key, "epoch", 0);
+    const auto replies = session->call(std::move(redis::Request().run(
+        redis::Script::append, {work.data().log(partition), work.data().meta(partition), key},
+        work.data().topic().log_id, generation, "named", 0, before.empty() ? "0" : before, position,
+        fmt::format("{:016x}", position * 77), 1, "e",
+        event_line("i" + std::to_string(published++), "k") + "\n", producer)));
+    REQUIRE(replies[0][0].text() == "OK");
+  }
+  void resize(std::uint32_t partitions, std::uint32_t generation) {
+    const std::uint32_t before = static_cast<std::uint32_t>(load_topic(*session, "t").partitions().size());
+    work.data().command("HSET", topic_key("t"), fmt::format("gen:{}", generation),
+                        RingDescription::uniform(partitions).text());
+    for (std::uint32_t p = 0; p < std::max(before, partitions); ++p) {
+      work.data().seal(p, generation, p < before ? "old" : "new");
+    }
+    work.data().command("HSET", topic_key("t"), "active", generation);
+  }
+  // Everything that an archive should keep.
+  void publish_all_kinds() {
+    publish(0, 600);  // more than 32 KiB: kept as it is
+    publish(1, 3);
+    for (std::uint64_t i = 1; i <= 40; ++i) {
+      publish(0, 1);
+      import(0, "importer", 3 * i);
+      import(i % 2, "counter", i);
+    }
+    resize(3, 2);
+    import(2, "importer", 5, 2);
+    publish(2, 20, 2);
+    publish(0, 30, 2);
+    import(0, "importer", 9, 2);
+    publish(0, 2, 2);
+  }
+  RestoreSummary restore(const std::function<void(RestoreOptions&)>& change = {}) {
+    RestoreOptions options;
+    options.topic = "t";
+    if (change) {
+      change(options);
+    }
+    return restore_archive(*session, place.path(), options);
+  }
+  std::string refusal(ErrorKind kind, const std::function<void(RestoreOptions&)>& change = {}) {
+    std::string message;
+    CHECK(kind_of([&] { restore(change); }, &message) == kind);
+    return message;
+  }
+  void flush() { work.data().command("FLUSHALL"); }
+
+  Work work;
+  std::unique_ptr<redis::Session> session = work.session();
+  ArchivePlace place;
+  std::uint64_t published = 0;
+};
+
+}  // namespace
+
+TEST_SUITE("archive restore") {
+  TEST_CASE("a topic that is restored has its entries, offsets, times, rings and producers again") {
+    Archived archived;
+    archived.publish_all_kinds();
+    archived.archive();
+    Snapshot before = snapshot_of(*archived.session);
+    const auto frame_of = [&] {
+      const auto replies =
+          archived.work.data().command("XRANGE", archived.work.data().log(0), "-", "+", "COUNT", 2);
+      CHECK(replies[0][1][1][6].text() == "z");
+      return std::string(replies[0][1][1][7].text());
+    };
+    const std::string first_frame = frame_of();
+    archived.flush();
+    const RestoreSummary summary = archived.restore();
+    CHECK(summary.events() == archived.published);
+    CHECK(summary.active == Generation(2));
+    std::erase_if(before.producers, [](const auto& field) { return field.first.ends_with(" epoch"); });
+    Snapshot after = snapshot_of(*archived.session);
+    std::erase_if(after.producers, [](const auto& field) { return field.first.ends_with(" epoch"); });
+    CHECK(after.log_id == before.log_id);
+    CHECK(after.active == before.active);
+    CHECK(after.rings == before.rings);
+    CHECK(difference(before, after) == "");
+    CHECK(after.metas == before.metas);
+    CHECK(after.producers == before.producers);
+    CHECK(after.producers.size() >= 12);
+    CHECK(frame_of() == first_frame);
+  }
+
+  TEST_CASE("a topic that was restored goes on: it is published to, worked, and archived as before") {
+    Archived archived;
+    archived.publish_all_kinds();
+    archived.archive();
+    archived.flush();
+    (void)archived.restore();
+    archived.archive();
+    const std::string nothing_new = archived.work.said();
+    CHECK(nothing_new.find("again") == std::string::npos);
+    archived.publish(0, 25, 2);
+    archived.import(0, "importer", 12, 2);
+    archived.publish(1, 4, 2);
+    {
+      Topic topic = load_topic(*archived.session, "t");
+      register_group(*archived.session, topic, "g", "start");
+      archived.work.data().topic() = topic;
+      archived.work.options().group = "g";
+      archived.work.options().archive.reset();
+      CHECK(archived.work.run().handled == archived.published);
+      archived.work.options().group = group_name;
+      archived.work.options().archive = archived.place.path();
+    }
+    archived.resize(2, 3);
+    archived.publish(1, 4, 3);
+    archived.archive();
+    const Snapshot whole = snapshot_of(*archived.session);
+    CHECK(verify(archived.place).problems.empty());
+    // All of it comes back once more.
+    archived.flush();
+    CHECK(archived.restore().events() == archived.published);
+    const Snapshot again = snapshot_of(*archived.session);
+    CHECK(difference(whole, again).empty());
+    CHECK(again.rings == whole.rings);
+    CHECK(again.metas == whole.metas);
+  }
+
+  TEST_CASE("a restore that is killed leaves nothing that can be used, and the next one goes on") {
+    Archived archived;
+    for (int i = 0; i < 2200; ++i) {
+      archived.publish(static_cast<std::uint32_t>(i % 2), 1);
+      archived.import(1, "counter", static_cast<std::uint64_t>(i) + 1);
+    }
+    archived.archive();
+    const Snapshot before = snapshot_of(*archived.session);
+    archived.flush();
+    int kills = 0;
+    for (bool done = false; !done;) {
+      const pid_t child = ::fork();
+      if (child == 0) {
+        const auto session = archived.work.session();
+        RestoreOptions options;
+        options.topic = "t";
+        int told = 0;
+        options.on_progress = [&](std::uint64_t) {
+          if (++told == 3) {
+            ::kill(::getpid(), SIGKILL);
+          }
+        };
+        (void)restore_archive(*session, archived.place.path(), options);
+        ::_exit(0);
+      }
+      int status = 0;
+      ::waitpid(child, &status, 0);
+      done = WIFEXITED(status);
+      kills += done ? 0 : 1;
+      REQUIRE(kills < 20);
+      if (!done) {
+        std::string message;
+        CHECK(kind_of([&] { (void)load_topic(*archived.session, "t"); }, &message) == ErrorKind::usage);
+        CHECK(message.find("is being restored") != std::string::npos);
+        CHECK(kind_of([&] { (void)create_topic(*archived.session, "t", RingDescription::uniform(2), {}); }) ==
+              ErrorKind::usage);
+        CHECK(archived.work.data().command("EXISTS", meta_key("t", Partition(0)))[0].number() == 0);
+        CHECK(archived.work.data().command("HGET", topic_key("t"), "active")[0].text() == "0");
+      }
+    }
+    CHECK(kills >= 4);
+    const Snapshot after = snapshot_of(*archived.session);
+    CHECK(difference(before, after) == "");
+    CHECK(after.metas == before.metas);
+  }
+
+  TEST_CASE("what is there is not restored over, and the way out is said") {
+    Archived archived;
+    archived.publish(0, 10);
+    archived.publish(1, 10);
+    archived.archive();
+    CHECK(archived.refusal(ErrorKind::usage).find("topic t exists") != std::string::npos);
+    CHECK(archived.refusal(ErrorKind::usage, [](auto& options) { options.topic = "tt"; })
+              .find("has no topic tt; did you mean t?") != std::string::npos);
+    SUBCASE("what is left of a dropped one") {
+      archived.work.data().command("DEL", topic_key("t"));
+      CHECK(archived.refusal(ErrorKind::usage).find("of another topic of that name") != std::string::npos);
+    }
+    SUBCASE("one that is being restored from another archive") {
+      archived.flush();
+      archived.work.data().command("HSET", topic_key("t"), "id", std::string(32, 'a'), "format", 1, "created",
+                                   1, "frames", "auto", "event_bytes_max", 4096, "active", 0, "pending", 1,
+                                   "restoring", std::string(32, 'a'), "gen:1", "xxh3:256:0");
+      CHECK(archived.refusal(ErrorKind::usage).find("from another archive") != std::string::npos);
+      CHECK(drop_topic(*archived.session, "t") == 1);
+      CHECK(archived.restore().events() == 20);
+    }
+  }
+
+  TEST_CASE("under another name it is a topic of its own beside the one that it was") {
+    Archived archived;
+    archived.publish_all_kinds();
+    archived.archive();
+    const Snapshot before = snapshot_of(*archived.session);
+    const auto summary = archived.restore([](auto& options) { options.to = "u"; });
+    CHECK(summary.topic == "u");
+    const Snapshot copy = snapshot_of(*archived.session, "u");
+    CHECK(copy.log_id != before.log_id);
+    CHECK(copy.log_id == summary.log_id);
+    CHECK(difference(before, copy) == "");
+    CHECK(snapshot_of(*archived.session) == before);
+  }
+
+  TEST_CASE("damage is exit 4 with its range, and with a good copy the same restore is finished") {
+    Archived archived(1);
+    for (int i = 0; i < 5; ++i) {
+      archived.publish(0, 300);
+      archived.archive();
+    }
+    const Snapshot before = snapshot_of(*archived.session);
+    archived.flush();
+    const fs::path segment = archived.place.segments().at(0);
+    const std::string good = bytes_of(segment);
+    std::string bytes = good;
+    bytes[bytes.size() / 2] = static_cast<char>(bytes[bytes.size() / 2] ^ 1);
+    put_bytes(segment, bytes);
+    const std::string why = archived.refusal(ErrorKind::loss);
+    CHECK(why.find("offsets 600 to 899") != std::string::npos);
+    CHECK(why.find("put a copy of the file in its place") != std::string::npos);
+    put_bytes(segment, good);
+    CHECK(archived.restore().events() == 1500);
+    CHECK(difference(before, snapshot_of(*archived.session)) == "");
+  }
+
+  TEST_CASE("what is missing in an archive is said before anything is restored") {
+    Archived archived;
+    archived.publish_all_kinds();
+    archived.archive();
+    archived.flush();
+    SUBCASE("the file of the topic") {
+      fs::remove(fs::path(archived.place.path()) / "t" / "topic");
+      CHECK(archived.refusal(ErrorKind::loss).find("t/topic is missing") != std::string::npos);
+      CHECK(has_identity_problem(archived.place));
+    }
+    SUBCASE("the file of the topic is damaged") {
+      const fs::path file = fs::path(archived.place.path()) / "t" / "topic";
+      std::string bytes = bytes_of(file);
+      bytes[bytes.size() / 2] = static_cast<char>(bytes[bytes.size() / 2] ^ 1);
+      put_bytes(file, bytes);
+      CHECK(archived.refusal(ErrorKind::loss).find("t/topic is damaged") != std::string::npos);
+      CHECK(has_identity_problem(archived.place));
+    }
+    SUBCASE("the ring of a generation") {
+      Topic older = *read_archived_topic(ArchiveDirectory(archived.place.path()), "t");
+      older.active = Generation(1);
+      older.rings.erase(Generation(2));
+      fs::remove(fs::path(archived.place.path()) / "t" / "topic");
+      write_archived_topic(ArchiveDirectory(archived.place.path()), older);
+      CHECK(archived.refusal(ErrorKind::loss).find("the file is an older copy") != std::string::npos);
+    }
+    SUBCASE("a partition") {
+      fs::remove_all(archived.place.partition(1));
+      CHECK(archived.refusal(ErrorKind::loss).find("nothing of partition 1 of topic t") != std::string::npos);
+      const auto allow = [](auto& options) { options.missing = MissingPartitions::empty; };
+      CHECK(archived.restore(allow).partitions.size() == 2);
+      const Snapshot after = snapshot_of(*archived.session);
+      CHECK(after.entries.at(Partition(1)).size() == 2);  // its barriers
+      archived.publish(1, 5, 2);
+      return;
+    }
+    CHECK(archived.work.data().command("DBSIZE")[0].number() == 0);
+  }
+
+  TEST_CASE("a resize that was under way is finished, and a ring that was never in force is that before it") {
+    Archived archived;
+    archived.publish(0, 10);
+    archived.publish(1, 10);
+    SUBCASE("its ring is known") {
+      archived.work.data().command("HSET", topic_key("t"), "gen:2", RingDescription::uniform(3).text(),
+                                   "pending", 2);
+      archived.work.data().seal(0, 2, "old");
+      archived.archive();
+      archived.flush();
+      CHECK(archived.restore([](auto& o) { o.missing = MissingPartitions::empty; }).active == Generation(2));
+      CHECK(snapshot_of(*archived.session).rings.at(Generation(2)) == RingDescription::uniform(3).text());
+      archived.publish(2, 5, 2);
+    }
+    SUBCASE("it is not") {
+      archived.archive();
+      archived.work.data().seal(0, 2, "old");
+      archived.work.data().command("HSET", topic_key("t"), "pending", 2, "gen:2",
+                                   RingDescription::uniform(2).text());
+      archived.archive();
+      Topic older = *read_archived_topic(ArchiveDirectory(archived.place.path()), "t");
+      older.rings.erase(Generation(2));
+      write_archived_topic(ArchiveDirectory(archived.place.path()), older);
+      archived.flush();
+      CHECK(archived.restore().active == Generation(2));
+      CHECK(snapshot_of(*archived.session).rings.at(Generation(2)) == RingDescription::uniform(2).text());
+    }
+    archived.publish(1, 5, 2);
+    CHECK(snapshot_of(*archived.session).metas.at(Partition(1)).find(" 2 1 15 0") != std::string::npos);
+  }
+
+  TEST_CASE(
+      "an archive that begins in the middle of a log is restored from there, and no loss is seen in it") {
+    Archived archived(1);
+    archived.publish(0, 10);
+    archived.publish(0, 10);
+    archived.work.data().command("XTRIM", archived.work.data().log(0), "MAXLEN", 1);
+    archived.archive();
+    archived.flush();
+    const auto summary = archived.restore();
+    CHECK(summary.partitions.at(0).first == Offset(10));
+    CHECK(summary.events() == 10);
+    redis::Request request;
+    request_ends(request, "t", Partition(0));
+    const auto replies = archived.session->call(std::move(request));
+    const auto ends = parse_ends(replies[0], replies[1], "t", Partition(0), summary.log_id);
+    CHECK(ends.loss.empty());
+    CHECK(ends.head_loss.empty());
+    CHECK(ends.state.next == Offset(20));
+  }
+
+  TEST_CASE("a ring is in the archive before the events that were stored under it are") {
+    Archived archived(1);
+    archived.work.data().topic() = load_topic(*archived.session, "t");
+    register_group(*archived.session, archived.work.data().topic(), group_name, "start");
+    const auto file = [&] { return *read_archived_topic(ArchiveDirectory(archived.place.path()), "t"); };
+    const auto group = [&] {
+      return *parse_group(
+          archived.work.data().command("HGETALL", group_key("t", Partition(0), group_name))[0]);
+    };
+    Running running(archived.work);
+    archived.publish(0, 5);
+    await("events are archived", [&] { return group().cursor.offset == Offset(5); });
+    CHECK(file().active == Generation(1));
+    archived.work.data().command("HSET", topic_key("t"), "gen:2", "xxh3:256:0*2", "pending", 2);
+    archived.work.data().seal(0, 2, "old");
+    await("a barrier is archived", [&] { return group().passed == Generation(2); });
+    CHECK(file().active == Generation(1));
+    CHECK(file().rings.contains(Generation(2)));
+    // Called off: the ring that was pending is not the one that comes into force.
+    archived.work.data().command("HSET", topic_key("t"), "gen:2", "xxh3:256:0", "active", 2);
+    archived.work.data().command("HDEL", topic_key("t"), "pending");
+    archived.publish(0, 5, 2);
+    await("events are archived", [&] { return group().cursor.offset == Offset(10); });
+    CHECK(file().active == Generation(2));
+    CHECK(file().rings.at(Generation(2)).text() == "xxh3:256:0");
+    running.stop();
+  }
+}

@@ -296,7 +296,7 @@ std::vector<Move> seek(redis::Session& session, const Topic& topic, std::string_
   redis::Request request;
   for (const Move& move : moves) {
     const GroupKeys keys(topic.name, move.partition, group);
-    request.run(redis::Script::seek, {keys.group, keys.log, keys.dead, keys.held, keys.outbox},
+    request.run(redis::Script::seek, {keys.group, keys.log, keys.dead, keys.held, keys.outbox, keys.meta},
                 leases.of(move.partition).fence, move.to.offset, move.to.entry.text(), move.generation,
                 group);
     leases.moved(move.partition);
@@ -310,6 +310,10 @@ std::vector<Move> seek(redis::Session& session, const Topic& topic, std::string_
     if (code == "DEAD" || code == "OUTBOX") {
       fail(ErrorKind::usage, "{}: group {} got dead letters or emitted events just now: run it again",
            place(topic.name, moves[i].partition), group);
+    }
+    if (code == "TRIMMED") {
+      fail(ErrorKind::usage, "{}: the log was trimmed up to offset {} just now: run it again",
+           place(topic.name, moves[i].partition), replies[i][1].text());
     }
     if (code != "OK") {
       fail_taken_over(topic, moves[i].partition, group);

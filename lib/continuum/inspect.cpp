@@ -33,10 +33,27 @@ class Inspector {
  public:
   Inspector(redis::Session& session, const Topic& topic) : session_(session), topic_(topic) {}
 
+  // What should go from the logs; before look().
+  void want_trimmed(const TrimGoal& goal, Milliseconds stall_limit) {
+    goal_ = goal;
+    stall_limit_ = stall_limit;
+  }
+
   std::vector<PartitionView> look() {
+    look_at_all();
+    // What was not asked for in one moment may look lost because of what was trimmed between two answers.
+    if (!together_ &&
+        std::ranges::any_of(views_, [](const PartitionView& view) { return !view.loss.empty(); })) {
+      look_at_all();
+    }
+    return std::move(views_);
+  }
+
+ private:
+  void look_at_all() {
     const std::vector<Partition> partitions = topic_.partitions();
-    views_.resize(partitions.size());
-    unhandled_.resize(partitions.size());
+    views_.assign(partitions.size(), {});
+    unhandled_.assign(partitions.size(), {});
     for (std::size_t begin = 0; begin < partitions.size(); begin += partitions_at_once) {
       const std::size_t count = std::min(partitions_at_once, partitions.size() - begin);
       look_at(std::span(partitions).subspan(begin, count), begin);
@@ -47,10 +64,8 @@ class Inspector {
     for (std::size_t i = 0; i < views_.size(); ++i) {
       finish(i);
     }
-    return std::move(views_);
   }
 
- private:
   void look_at(std::span<const Partition> partitions, std::size_t begin) {
     redis::Replies replies = ask(partitions);
     if (together_ && is_full(replies)) {
@@ -82,6 +97,10 @@ class Inspector {
       for (const auto& [group, registered] : topic_.groups) {
         request.command("HGETALL", group_key(topic_.name, partition, group));
       }
+      if (goal_.before) {
+        request.command("XRANGE", log_key(topic_.name, partition),
+                        std::max<std::int64_t>(0, goal_.before->time_since_epoch().count()), "+", "COUNT", 1);
+      }
       if (together_) {
         request.command("EXEC");
       }
@@ -92,7 +111,7 @@ class Inspector {
   }
 
   // A full server takes no transactions, not even to read. It takes no events either, so that a log and its
-  // state agree without one.
+  // state agree without one, unless it is just being trimmed.
   static bool is_full(const redis::Replies& replies) {
     for (std::size_t i = 0; i < replies.size(); ++i) {
       if (replies[i].is_error() && replies[i].text().starts_with("OOM")) {
@@ -140,6 +159,27 @@ class Inspector {
         want(view, seen.state.cursor.entry, TimeWanted::Side::after, unhandled_[i][view.groups.size() - 1]);
       }
     }
+    if (!goal_.wants_nothing() && ends.loss.empty()) {
+      view.retention.emplace();
+      view.retention->wanted = wanted_of(view, answers, answer);
+    }
+  }
+
+  Offset wanted_of(const PartitionView& view, const Answers& answers, std::size_t answer) const {
+    Offset wanted = view.first;
+    if (goal_.before) {
+      const redis::Reply kept = answers(answer);
+      const bool any = !kept.is_error() && kept.size() > 0;
+      wanted = any ? std::max(wanted, parse_entry(kept[0], topic_.name, view.partition).first) : view.next;
+    }
+    const std::uint64_t bytes = view.log_bytes.value_or(0);
+    if (goal_.bytes_max && bytes > *goal_.bytes_max) {
+      const double share = static_cast<double>(bytes - *goal_.bytes_max) /
+                           static_cast<double>(std::max<std::uint64_t>(1, bytes));
+      wanted = std::max(wanted,
+                        view.first + static_cast<std::uint64_t>(share * static_cast<double>(view.events())));
+    }
+    return wanted;
   }
 
   GroupView read_group(const PartitionView& view, const LogEnds& ends, const std::string& group,
@@ -265,11 +305,22 @@ class Inspector {
       if (unhandled_[i][g]) {
         view.groups[g].lag = age(*unhandled_[i][g]);
       }
+      const GroupState& state = view.groups[g].state;
+      if (view.retention && state.cursor.offset < view.retention->wanted) {
+        const SystemTime since = std::max(state.moved, unhandled_[i][g].value_or(state.moved));
+        view.retention->holders.push_back({view.groups[g].group, state.cursor.offset, state.cursor.entry,
+                                           since, age(since) > stall_limit_});
+      }
+    }
+    if (view.retention) {
+      std::ranges::stable_sort(view.retention->holders, {}, &RetentionView::Holder::offset);
     }
   }
 
   redis::Session& session_;
   const Topic& topic_;
+  TrimGoal goal_;
+  Milliseconds stall_limit_{0};
   bool together_ = true;  // what is asked of a partition is of one moment
   SystemTime now_{};      // the server's clock, which also made the entry ids
   std::vector<PartitionView> views_;
@@ -320,7 +371,21 @@ std::optional<std::uint64_t> partitions_enough(const std::vector<PartitionView>&
 }
 
 std::vector<PartitionView> inspect_topic(redis::Session& session, const Topic& topic) {
-  return Inspector(session, topic).look();
+  if (!topic.settings.trims()) {
+    return Inspector(session, topic).look();
+  }
+  redis::Request request;
+  request.command("TIME");
+  const redis::Replies replies = session.call(std::move(request));
+  const SystemTime now(Milliseconds(replies[0][0].integer() * 1000 + replies[0][1].integer() / 1000));
+  return inspect_topic(session, topic, goal_of(topic.settings, now), stall_limit_of(topic.settings));
+}
+
+std::vector<PartitionView> inspect_topic(redis::Session& session, const Topic& topic, const TrimGoal& goal,
+                                         Milliseconds stall_limit) {
+  Inspector inspector(session, topic);
+  inspector.want_trimmed(goal, stall_limit);
+  return inspector.look();
 }
 
 }  // namespace continuum

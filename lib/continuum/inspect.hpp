@@ -6,6 +6,7 @@
 #include "continuum/log.hpp"
 #include "continuum/redis.hpp"
 #include "continuum/topic.hpp"
+#include "continuum/trim.hpp"
 #include "continuum/types.hpp"
 
 #include <cstdint>
@@ -40,6 +41,22 @@ struct GroupView {
   std::string loss;     // what this group lost, or empty
 };
 
+// What should go from a log, and who holds it.
+struct RetentionView {
+  Offset wanted;  // everything before it should go; by bytes it is an estimate
+  struct Holder {
+    std::string group;
+    Offset offset;         // that it has come to
+    EntryId entry;         // the last one that it has wholly passed
+    SystemTime since{};    // it has not moved though there was something to handle
+    bool stalled = false;  // for longer than the limit
+  };
+  std::vector<Holder> holders;  // the farthest behind first
+
+  // Where the log can begin as long as they stand there.
+  [[nodiscard]] Offset until() const { return holders.empty() ? wanted : holders.front().offset; }
+};
+
 struct PartitionView {
   std::string topic;
   Partition partition;
@@ -48,8 +65,9 @@ struct PartitionView {
   std::optional<std::uint64_t> log_bytes;  // in Redis memory; nullopt when the server does not tell
   std::optional<SystemTime> newest;        // when the newest event was appended
   std::optional<Milliseconds> newest_age;
-  std::vector<GroupView> groups;  // by name
-  std::string loss;               // what the log lost, or empty
+  std::vector<GroupView> groups;           // by name
+  std::string loss;                        // what the log lost, or empty
+  std::optional<RetentionView> retention;  // of a topic that has one
 
   [[nodiscard]] std::uint64_t events() const { return next - first; }
 };
@@ -61,5 +79,8 @@ struct PartitionView {
 
 // All partitions, ascending. Loss and damage are told in the views, so that the rest is still seen.
 [[nodiscard]] std::vector<PartitionView> inspect_topic(redis::Session& session, const Topic& topic);
+// With the retention that is given instead of the topic's.
+[[nodiscard]] std::vector<PartitionView> inspect_topic(redis::Session& session, const Topic& topic,
+                                                       const TrimGoal& goal, Milliseconds stall_limit);
 
 }  // namespace continuum

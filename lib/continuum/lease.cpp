@@ -102,6 +102,7 @@ std::optional<GroupState> parse_group(redis::Reply reply) {
   state.run = number_in(optional("run", "1"), "run");
   state.outbox = number_in(optional("outbox", "0"), "outbox");
   state.handlers = optional("handlers", "");
+  state.moved = SystemTime(milliseconds_in(optional("moved", "0"), "moved"));
   return state;
 }
 

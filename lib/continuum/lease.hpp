@@ -40,6 +40,7 @@ struct GroupState {
   std::uint64_t run = 1;            // rises with every seek
   std::uint64_t outbox = 0;         // number of the last output
   std::string handlers;             // of the owner: fingerprint of its directory; empty: it has none
+  SystemTime moved{};               // when its cursor did, by the server's clock; 0: that is not known
 };
 // From HGETALL of the group key. nullopt when the group is not registered there.
 [[nodiscard]] std::optional<GroupState> parse_group(redis::Reply reply);

@@ -265,6 +265,17 @@ std::optional<LogState> parse_meta(redis::Reply reply) {
   state.born = generation("born");
   state.next = Offset(number("next", number_max));
   state.trimmed = generation("trimmed");
+  if (reply.field("trimmed_offset")) {
+    state.trimmed_offset = Offset(number("trimmed_offset", number_max));
+    const auto entry = EntryId::parse(field("trimmed_entry"));
+    if (!entry) {
+      fail(
+          ErrorKind::loss,
+          "the state of a partition has a field \"trimmed_entry\" that is no id: something else wrote to its "
+          "meta key");
+    }
+    state.trimmed_entry = *entry;
+  }
   return state;
 }
 
@@ -289,9 +300,12 @@ redis::Reply value_of(redis::Reply fields, std::string_view name) {
   fail(ErrorKind::server, "XINFO STREAM says no \"{}\": is the server Redis 7.0 or later, or Valkey?", name);
 }
 
-// Every log begins with the barrier of the generation in which its partition was born, and trim records the
-// last barrier that it removes.
+// Every log begins with the barrier of the generation in which its partition was born, and trim records where
+// it left the beginning, and the last barrier that it removes.
 bool head_is_explained(const LogState& state, const std::optional<Entry>& oldest) {
+  if (state.trimmed_offset && (oldest ? oldest->first : state.next) > *state.trimmed_offset) {
+    return false;
+  }
   if (!oldest) {
     return state.trimmed >= state.generation;
   }
@@ -362,9 +376,9 @@ LogEnds parse_ends(redis::Reply meta, redis::Reply stream, std::string_view topi
     ends.head_loss = ends.first() == Offset(0)
                          ? fmt::format("{}: the beginning of the log was removed by hand (XTRIM, XDEL)", at)
                          : fmt::format(
-                               "{}: offsets 0 to {} are gone, and no trim by Continuum removed them (XTRIM "
+                               "{}: offsets {} to {} are gone, and no trim by Continuum removed them (XTRIM "
                                "or XDEL by hand?)",
-                               at, ends.first().value - 1);
+                               at, state->trimmed_offset.value_or(Offset(0)), ends.first().value - 1);
   }
   return ends;
 }

@@ -85,6 +85,9 @@ struct LogState {
   Generation born;
   Offset next;
   Generation trimmed;
+  // Where the last trim left the log's beginning, and the newest entry that it removed. Nothing: no trim yet.
+  std::optional<Offset> trimmed_offset = {};
+  EntryId trimmed_entry = {};
 };
 // From HGETALL of the meta key. nullopt when the partition does not exist.
 [[nodiscard]] std::optional<LogState> parse_meta(redis::Reply reply);
@@ -102,6 +105,14 @@ struct LogEnds {
 
   // Of the oldest event that is kept; the end of the log when there is none.
   [[nodiscard]] Offset first() const { return oldest ? oldest->first : state.next; }
+  // No entry that is gone from before first() was stored later than this one: exactly the newest of them when
+  // a trim removed it.
+  [[nodiscard]] EntryId newest_removed() const {
+    if (state.trimmed_offset && head_loss.empty()) {
+      return state.trimmed_entry;
+    }
+    return oldest ? oldest->id : last_id;
+  }
 };
 // Two commands; between MULTI and EXEC, so that meta and log are of one moment.
 void request_ends(redis::Request& request, std::string_view topic, Partition partition);

@@ -123,8 +123,7 @@ class RangeFinder {
            "--partition)",
            place(topic_.name, range.partition), range.from, format_time(*options_.since), range.from);
     }
-    const EntryId newest_removed = ends.oldest ? ends.oldest->id : ends.last_id;
-    if (is_cut && newest_removed.milliseconds >= milliseconds_of(*options_.since)) {
+    if (is_cut && ends.newest_removed().milliseconds >= milliseconds_of(*options_.since)) {
       fail(
           ErrorKind::loss,
           "{}: the log is kept from offset {}{} on; what was before it may belong to the time from {} on. {}",

@@ -295,7 +295,7 @@ void PartitionWorker::fail_lost_events(Offset from, Offset until) const {
   fail(ErrorKind::loss,
        "{}: the log and group {} disagree about offsets {} to {}: these events are gone from the log (a "
        "failover, a "
-       "restart without a synced append-only file, or a trim by hand). Nothing was skipped; see "
+       "restart without a synced append-only file, or a trim by hand or by force). Nothing was skipped; see "
        "docs/operations.md",
        where_, place_.options.group, from, until.value == 0 ? 0 : until.value - 1);
 }

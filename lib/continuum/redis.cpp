@@ -184,7 +184,7 @@ Request& Request::add(std::span<const std::string_view> args) {
   return *this;
 }
 
-Request& Request::script(Script which, std::initializer_list<std::string_view> keys,
+Request& Request::script(Script which, std::span<const std::string_view> keys,
                          std::span<const std::string_view> args) {
   std::vector<std::string_view> all;
   all.reserve(3 + keys.size() + args.size());

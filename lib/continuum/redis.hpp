@@ -65,8 +65,9 @@ enum class Script : std::uint8_t {
   forget_cursor,
   restore,
   restored,
+  trim,
 };
-inline constexpr std::size_t script_count = 23;
+inline constexpr std::size_t script_count = 24;
 
 // One or more commands that are sent together and answered together.
 class Request {
@@ -79,8 +80,12 @@ class Request {
     return add(views);
   }
   Request& add(std::span<const std::string_view> args);
-  Request& script(Script script, std::initializer_list<std::string_view> keys,
+  Request& script(Script script, std::span<const std::string_view> keys,
                   std::span<const std::string_view> args);
+  Request& script(Script which, std::initializer_list<std::string_view> keys,
+                  std::span<const std::string_view> args) {
+    return script(which, std::span(keys.begin(), keys.size()), args);
+  }
   template <class... Args>
   Request& run(Script which, std::initializer_list<std::string_view> keys, const Args&... args) {
     const std::string texts[] = {text(args)..., std::string()};

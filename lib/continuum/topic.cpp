@@ -21,6 +21,8 @@ constexpr int update_attempts_max = 100;
 // Logs whose first entries are asked for at once: each may bring a whole frame.
 constexpr std::size_t logs_asked_at_once = 64;
 
+constexpr Milliseconds stall_limit_most{std::chrono::days(7)};
+
 constexpr std::array frames_names{"auto", "plain", "single"};
 
 std::string now_text() {
@@ -75,6 +77,38 @@ void read_field(Topic& topic, std::string_view name, std::string_view value) {
     }
     topic.groups[std::string(name.substr(6))] = {std::string(value.substr(0, blank)), *generation};
   }
+}
+
+// Settings that a topic need not have.
+std::optional<std::uint64_t> limit_field(redis::Reply reply, std::string_view topic, std::string_view name) {
+  return reply.field(name) ? std::optional(number_field(reply, topic, name, number_max)) : std::nullopt;
+}
+std::optional<Milliseconds> duration_field(redis::Reply reply, std::string_view topic,
+                                           std::string_view name) {
+  const auto ms = limit_field(reply, topic, name);
+  return ms ? std::optional(Milliseconds(static_cast<std::int64_t>(*ms))) : std::nullopt;
+}
+
+// Nothing is a limit of its own kind: what is to go at once is not said by a zero.
+std::optional<Milliseconds> parse_limit(std::string_view name, std::string_view value) {
+  if (value == "none") {
+    return std::nullopt;
+  }
+  const Milliseconds duration = parse_duration(value);
+  if (duration == Milliseconds(0)) {
+    fail(ErrorKind::usage, "{} is a duration such as 7d, or none", name);
+  }
+  return duration;
+}
+
+constexpr std::array limit_names{"retention", "retention_bytes", "stall_limit"};
+
+// As the topic's hash has them: milliseconds and bytes.
+std::array<std::optional<std::uint64_t>, limit_names.size()> limits_of(const TopicSettings& settings) {
+  const auto ms = [](std::optional<Milliseconds> time) {
+    return time ? std::optional(static_cast<std::uint64_t>(time->count())) : std::nullopt;
+  };
+  return {ms(settings.retention), settings.retention_bytes, ms(settings.stall_limit)};
 }
 
 // --- scanning
@@ -208,6 +242,25 @@ std::string_view name_of(Frames frames) {
   return frames_names.at(static_cast<std::size_t>(frames));
 }
 
+Milliseconds stall_limit_of(const TopicSettings& settings) {
+  return settings.stall_limit.value_or(
+      std::min(settings.retention.value_or(stall_limit_most), stall_limit_most));
+}
+
+std::vector<std::pair<std::string, std::string>> texts_of_limits(const TopicSettings& settings) {
+  std::vector<std::pair<std::string, std::string>> texts;
+  if (settings.retention) {
+    texts.emplace_back("retention", exact_duration(*settings.retention));
+  }
+  if (settings.retention_bytes) {
+    texts.emplace_back("retention_bytes", std::to_string(*settings.retention_bytes));
+  }
+  if (settings.stall_limit) {
+    texts.emplace_back("stall_limit", exact_duration(*settings.stall_limit));
+  }
+  return texts;
+}
+
 std::vector<Partition> Topic::partitions() const {
   std::set<Partition> all;
   for (const auto& [generation, ring] : rings) {
@@ -247,6 +300,9 @@ std::optional<Topic> parse_topic(std::string_view name, redis::Reply reply) {
       SystemTime(Milliseconds(static_cast<std::int64_t>(number_field(reply, name, "created", number_max))));
   topic.settings.frames = parse_frames(reply.field("frames").value_or(""));
   topic.settings.event_bytes_max = number_field(reply, name, "event_bytes_max", number_max);
+  topic.settings.retention = duration_field(reply, name, "retention");
+  topic.settings.retention_bytes = limit_field(reply, name, "retention_bytes");
+  topic.settings.stall_limit = duration_field(reply, name, "stall_limit");
   for (std::size_t i = 0; i + 1 < reply.size(); i += 2) {
     read_field(topic, reply[i].text(), reply[i + 1].text());
   }
@@ -300,10 +356,28 @@ std::vector<std::string> list_topics(redis::Session& session) {
 Created create_topic(redis::Session& session, std::string_view name, const RingDescription& ring,
                      const TopicSettings& settings) {
   require_name("topic", name);
+  std::vector<std::string> arguments{"0",
+                                     ring.text(),
+                                     "id",
+                                     random_id(),
+                                     "format",
+                                     std::to_string(format_version),
+                                     "created",
+                                     now_text(),
+                                     "frames",
+                                     std::string(name_of(settings.frames)),
+                                     "event_bytes_max",
+                                     std::to_string(settings.event_bytes_max)};
+  const auto limits = limits_of(settings);
+  for (std::size_t i = 0; i < limits.size(); ++i) {
+    if (limits[i]) {
+      arguments.emplace_back(limit_names[i]);
+      arguments.push_back(std::to_string(*limits[i]));
+    }
+  }
   redis::Request begin;
-  begin.run(redis::Script::begin, {topic_key(name)}, "0", ring.text(), "id", random_id(), "format",
-            format_version, "created", now_text(), "frames", name_of(settings.frames), "event_bytes_max",
-            settings.event_bytes_max);
+  const std::vector<std::string_view> views(arguments.begin(), arguments.end());
+  begin.script(redis::Script::begin, {topic_key(name)}, views);
   const auto answer = session.call(std::move(begin));
   if (answer[0][0].text() == "CHANGED") {
     return Created::existed;
@@ -336,8 +410,19 @@ void apply_setting(TopicSettings& settings, std::string_view assignment) {
            format_bytes(event_bytes_most), printable(value));
     }
     settings.event_bytes_max = bytes;
+  } else if (name == "retention") {
+    settings.retention = parse_limit(name, value);
+  } else if (name == "retention_bytes") {
+    settings.retention_bytes = value == "none" ? std::nullopt : std::optional(parse_bytes(value));
+    if (settings.retention_bytes &&
+        (*settings.retention_bytes == 0 || *settings.retention_bytes > number_max)) {
+      fail(ErrorKind::usage, "retention_bytes is a size such as 2GiB, or none");
+    }
+  } else if (name == "stall_limit") {
+    settings.stall_limit = parse_limit(name, value);
   } else {
-    const std::vector<std::string> known{"frames", "event_bytes_max"};
+    const std::vector<std::string> known{"frames", "event_bytes_max", "retention", "retention_bytes",
+                                         "stall_limit"};
     fail(ErrorKind::usage, "a topic has no setting \"{}\"{}", printable(name), hint_of(name, known));
   }
 }
@@ -346,6 +431,14 @@ void set_topic(redis::Session& session, const Topic& topic, const TopicSettings&
   (void)update(session, topic, [&](redis::Request& request, const std::string& key) {
     request.command("HSET", key, "frames", name_of(settings.frames), "event_bytes_max",
                     settings.event_bytes_max);
+    const auto limits = limits_of(settings);
+    for (std::size_t i = 0; i < limits.size(); ++i) {
+      if (limits[i]) {
+        request.command("HSET", key, limit_names[i], *limits[i]);
+      } else {
+        request.command("HDEL", key, limit_names[i]);
+      }
+    }
   });
 }
 
@@ -401,6 +494,18 @@ std::vector<StoredEvents> stored_events(redis::Session& session, const Topic& to
   return stored;
 }
 
+void request_registration(redis::Request& request, const Topic& topic, std::string_view group,
+                          Partition partition) {
+  const auto& registered = topic.groups.at(std::string(group));
+  const std::string_view whole = registered.policy;
+  const auto blank = whole.find(' ');
+  const auto since = blank == std::string_view::npos ? std::string_view("0") : whole.substr(blank + 1);
+  request.run(redis::Script::register_group,
+              {group_key(topic.name, partition, group), meta_key(topic.name, partition),
+               log_key(topic.name, partition)},
+              topic.log_id, group, whole.substr(0, blank), since, registered.generation);
+}
+
 void register_group(redis::Session& session, Topic& topic, std::string_view group,
                     const std::optional<std::string>& policy) {
   require_name("group", group);
@@ -416,17 +521,10 @@ void register_group(redis::Session& session, Topic& topic, std::string_view grou
     }
     register_in_topic(session, topic, name, *policy);
   }
-  const auto& registered = topic.groups.at(name);
-  const std::string_view whole = registered.policy;
-  const auto blank = whole.find(' ');
-  const auto since = blank == std::string_view::npos ? std::string_view("0") : whole.substr(blank + 1);
   const auto partitions = topic.partitions();
   redis::Request request;
   for (const auto partition : partitions) {
-    request.run(redis::Script::register_group,
-                {group_key(topic.name, partition, group), meta_key(topic.name, partition),
-                 log_key(topic.name, partition)},
-                topic.log_id, group, whole.substr(0, blank), since, registered.generation);
+    request_registration(request, topic, group, partition);
   }
   const auto replies = session.call(std::move(request));
   for (std::size_t i = 0; i < replies.size(); ++i) {

@@ -10,6 +10,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace continuum {
@@ -17,7 +18,18 @@ namespace continuum {
 struct TopicSettings {
   Frames frames = Frames::automatic;
   std::size_t event_bytes_max = 1 << 20;
+  // What a log keeps at least of what every group has passed (trim.hpp). Neither: all of it.
+  std::optional<Milliseconds> retention;
+  std::optional<std::uint64_t> retention_bytes;  // of each partition's log, in the server's memory
+  // How long a group may stand still and hold a trim back before that is reported. Nothing: stall_limit_of().
+  std::optional<Milliseconds> stall_limit;
+
+  [[nodiscard]] bool trims() const { return retention || retention_bytes; }
 };
+// What holds: as it is set; else as long as the retention, at most seven days.
+[[nodiscard]] Milliseconds stall_limit_of(const TopicSettings& settings);
+// The settings that are only there when they were set, as name and value.
+[[nodiscard]] std::vector<std::pair<std::string, std::string>> texts_of_limits(const TopicSettings& settings);
 [[nodiscard]] std::string_view name_of(Frames frames);  // auto, plain, single
 
 struct Topic {
@@ -60,7 +72,8 @@ enum class Created : std::uint8_t { created, existed };
 // Creates the topic, or finishes a creation that died half way. A topic that exists is left as it is.
 Created create_topic(redis::Session& session, std::string_view name, const RingDescription& ring,
                      const TopicSettings& settings);
-// `name=value`: frames=auto|plain|single, event_bytes_max=N. Throws Error{usage} for others.
+// `name=value`: frames=auto|plain|single, event_bytes_max=SIZE, retention=D, retention_bytes=SIZE,
+// stall_limit=D; the last three may be none. Throws Error{usage} for others.
 void apply_setting(TopicSettings& settings, std::string_view assignment);
 void set_topic(redis::Session& session, const Topic& topic, const TopicSettings& settings);
 // Deletes every key of the topic. Publishers and workers are refused from the first step on; killed half way
@@ -79,6 +92,9 @@ struct StoredEvents {
 // Without a policy the group must exist: throws Error{usage} with the nearest name.
 void register_group(redis::Session& session, Topic& topic, std::string_view group,
                     const std::optional<std::string>& policy);
+// The same for one partition and a group that the topic has: a script that answers OK, ALREADY or NOLOG.
+void request_registration(redis::Request& request, const Topic& topic, std::string_view group,
+                          Partition partition);
 // Takes the group out of the topic; its partitions still have it (group_control.hpp: forget_group).
 void unregister_group(redis::Session& session, const Topic& topic, std::string_view group);
 

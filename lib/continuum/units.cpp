@@ -54,6 +54,19 @@ Milliseconds parse_duration(std::string_view text) {
   fail(ErrorKind::usage, "not a duration; give 500ms, 10s, 5m, 2h or 7d");
 }
 
+std::string exact_duration(Milliseconds duration) {
+  const auto ms = duration.count();
+  std::string text = "0";
+  std::uint64_t best = 0;
+  for (const auto& unit : duration_units) {
+    if (ms > 0 && unit.factor > best && static_cast<std::uint64_t>(ms) % unit.factor == 0) {
+      best = unit.factor;
+      text = fmt::format("{}{}", static_cast<std::uint64_t>(ms) / unit.factor, unit.name);
+    }
+  }
+  return text;
+}
+
 std::string format_duration(Milliseconds duration) {
   const auto ms = duration.count();
   if (ms < 0) {

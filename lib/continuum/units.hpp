@@ -11,6 +11,8 @@ namespace continuum {
 
 // 0, or digits and a unit: 500ms, 10s, 5m, 2h, 7d; at most 36,500 days. Throws Error{usage}.
 [[nodiscard]] Milliseconds parse_duration(std::string_view text);
+// As parse_duration reads it, nothing rounded: 7d, 36h, 1500ms.
+[[nodiscard]] std::string exact_duration(Milliseconds duration);
 // 350ms, 12.3s, 5m03s, 2h05m, 3d04h.
 [[nodiscard]] std::string format_duration(Milliseconds duration);
 

@@ -33,6 +33,17 @@ class Explainer {
   explicit Explainer(const Standing& standing) : s_(standing), state_(standing.state) {}
 
   [[nodiscard]] Why explain() const {
+    Why why = cause();
+    if (s_.holds_back_events > 0) {
+      why.text +=
+          fmt::format("; {} that the topic's retention would remove {} kept for it",
+                      counted(s_.holds_back_events, "event"), s_.holds_back_events == 1 ? "is" : "are");
+    }
+    return why;
+  }
+
+ private:
+  [[nodiscard]] Why cause() const {
     const bool waits = s_.lag_events > 0;
     if (!s_.loss.empty()) {
       return {Obstacle::loss, printable(s_.loss), fmt::format("continuum inspect groups -t {}", s_.topic)};
@@ -58,7 +69,6 @@ class Explainer {
     return s_.owner == Standing::Owner::alive ? of_worker() : no_owner();
   }
 
- private:
   [[nodiscard]] Why at_end() const {
     if (s_.letters > 0) {
       return {Obstacle::held_keys,
@@ -279,6 +289,9 @@ class Looker {
     standing.refusal = out_.refusal;
     standing.active = topic_.active;
     standing.now = now_;
+    if (view.retention && seen.state.cursor.offset < view.retention->wanted) {
+      standing.holds_back_events = view.retention->wanted - seen.state.cursor.offset;
+    }
     out_.standings.push_back(std::move(standing));
   }
 

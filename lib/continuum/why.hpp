@@ -55,6 +55,7 @@ struct Standing {
   Generation active;                  // of the topic
   std::vector<Partition> behind;      // have not passed that barrier
   SystemTime now{};
+  std::uint64_t holds_back_events = 0;  // that the topic's retention would remove
 };
 struct Why {
   Obstacle cause = Obstacle::waiting;

@@ -7,6 +7,7 @@
 #include "continuum/handler_watch.hpp"
 #include "continuum/partition_worker.hpp"
 #include "continuum/printer.hpp"
+#include "continuum/retention_keeper.hpp"
 #include "continuum/service_notify.hpp"
 #include "continuum/shared_partitions.hpp"
 #include "continuum/units.hpp"
@@ -116,6 +117,7 @@ class Worker {
   std::vector<std::unique_ptr<PartitionWorker>> partitions_;
   std::optional<SharedPartitions> sharing_;
   std::optional<HandlerComparison> comparison_;
+  std::optional<RetentionKeeper> retention_;
 
   std::map<std::string, std::vector<Partition>> told_;  // not said yet
   asio::steady_timer say_;
@@ -482,6 +484,8 @@ asio::awaitable<void> Worker::work() {
     start(reader->run());
   }
   start(renew_leases());
+  retention_.emplace(shift_, partitions_);
+  start(retention_->run());
   if (requests_) {
     start(obey_requests());
   }
@@ -530,6 +534,7 @@ asio::awaitable<void> Worker::work() {
   if (comparison_) {
     comparison_->close();
   }
+  retention_->close();
   time_.cancel();
   hurry_.cancel();
   say_.cancel();

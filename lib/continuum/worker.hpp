@@ -63,6 +63,7 @@ struct WorkOptions {
   int output_fd = 1;
 
   Milliseconds lease{5'000};
+  Milliseconds trim_every{10'000};  // how often the topic's retention is seen to
   Ending ending = Ending::never;
   Standby standby = Standby::wait;
   std::optional<std::uint64_t> events_max;  // over all partitions

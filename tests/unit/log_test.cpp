@@ -164,6 +164,20 @@ TEST_CASE("the state of a partition is read from its hash") {
   CHECK(state->trimmed == Generation(0));
 }
 
+TEST_CASE("where a trim left the beginning of a log is read from its hash, whole or as loss") {
+  const std::vector<std::string> fields{"id", "abc", "gen", "2", "born", "1", "next", "99", "trimmed", "1"};
+  CHECK_FALSE(parse_meta(Answer(list(fields)).reply())->trimmed_offset);
+  std::vector<std::string> trimmed = fields;
+  trimmed.insert(trimmed.end(), {"trimmed_offset", "40", "trimmed_entry", "7-1"});
+  const Answer answer(list(trimmed));
+  const auto state = parse_meta(answer.reply());
+  REQUIRE(state);
+  CHECK(state->trimmed_offset == Offset(40));
+  CHECK(state->trimmed_entry == EntryId{7, 1});
+  trimmed.back() = "seven";
+  CHECK_THROWS_AS((void)parse_meta(Answer(list(trimmed)).reply()), Error);
+}
+
 TEST_CASE("a partition that does not exist has no state, and half a state is loss") {
   CHECK_FALSE(parse_meta(Answer("*0\r\n").reply()));
   const Answer half(list({"id", "abc", "gen", "2"}));

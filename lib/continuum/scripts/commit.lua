@@ -9,7 +9,7 @@
 --               free: how many letters stay)
 --   per output: how many events, events
 -- -> OK | ALREADY | FENCED fence | CONFLICT number | NOGROUP
-local h = redis.call('HMGET', KEYS[1], 'fence', 'number', 'owner', 'run')
+local h = redis.call('HMGET', KEYS[1], 'fence', 'number', 'owner', 'run', 'offset', 'entry')
 if not h[1] then return {'NOGROUP'} end
 if h[1] ~= ARGV[1] or h[3] == '' then return {'FENCED', h[1]} end
 local number, stored = tonumber(ARGV[2]), tonumber(h[2])
@@ -25,6 +25,10 @@ if number == stored then return {'ALREADY'} end
 if number ~= stored + 1 then return {'CONFLICT', h[2]} end
 redis.call('HSET', KEYS[1], 'number', ARGV[2], 'offset', ARGV[3], 'entry', ARGV[4], 'passed', ARGV[5])
 redis.call('HINCRBY', KEYS[1], 'beat', 1)
+if h[5] ~= ARGV[3] or h[6] ~= ARGV[4] then
+  local now = redis.call('TIME')
+  redis.call('HSET', KEYS[1], 'moved', string.format('%.0f', tonumber(now[1]) * 1000 + math.floor(tonumber(now[2]) / 1000)))
+end
 local at = 10
 for _ = 1, letters do
   local whose, state = ARGV[at + 1], ARGV[at + 3]

@@ -36,7 +36,8 @@ end
 local now = redis.call('TIME')
 local run = string.format('%.0f', tonumber(now[1]) * 1000000 + tonumber(now[2]))
 redis.call('HSET', KEYS[1], 'offset', offset, 'entry', entry, 'number', '0', 'passed', '0', 'from', from,
-  'owner', '', 'fence', '0', 'beat', '0', 'run', run)
+  'owner', '', 'fence', '0', 'beat', '0', 'run', run,
+  'moved', string.format('%.0f', tonumber(now[1]) * 1000 + math.floor(tonumber(now[2]) / 1000)))
 redis.call('HSET', KEYS[2], 'group:' .. ARGV[2], '1')
 -- A Redis consumer group of the same name shows the group to tools that know only those.
 redis.pcall('XGROUP', 'CREATE', KEYS[3], ARGV[2], entry)

@@ -1,0 +1,115 @@
+#include "continuum/retention_keeper.hpp"
+
+#include "continuum/error.hpp"
+#include "continuum/names.hpp"
+#include "continuum/trim_steps.hpp"
+#include "continuum/units.hpp"
+
+#include <algorithm>
+#include <chrono>
+
+namespace continuum {
+
+namespace {
+
+// A worker of a cron job may not live for long.
+constexpr Milliseconds first_look{1'000};
+constexpr std::chrono::hours tell_again{1};
+
+}  // namespace
+
+RetentionKeeper::RetentionKeeper(Shift& shift, std::span<const std::unique_ptr<PartitionWorker>> partitions)
+    : shift_(shift), partitions_(partitions), wake_(shift.place.executor) {}
+
+void RetentionKeeper::close() {
+  closed_ = true;
+  wake_.notify();
+}
+
+asio::awaitable<void> RetentionKeeper::run() {
+  const Milliseconds every = shift_.place.options.trim_every;
+  Milliseconds pause = std::min(every, first_look);
+  while (!closed_) {
+    co_await wake_.wait(Clock::now() + pause);
+    pause = every;
+    if (closed_) {
+      co_return;
+    }
+    try {
+      co_await look();
+    } catch (const Error& error) {
+      tell_failed(Partition(), error.message());
+    }
+  }
+}
+
+asio::awaitable<void> RetentionKeeper::look() {
+  const Topic& ours = shift_.place.topic;
+  // Without a retention this is all that is done: the whole hash may be long.
+  redis::Request ask;
+  ask.command("HMGET", topic_key(ours.name), "retention", "retention_bytes");
+  const redis::Replies limits = co_await shift_.control.call(std::move(ask));
+  if (limits[0][0].is_nil() && limits[0][1].is_nil()) {
+    co_return;
+  }
+  redis::Request request;
+  request_topic(request, ours.name);
+  request.command("TIME");
+  const redis::Replies replies = co_await shift_.control.call(std::move(request));
+  const auto topic = parse_topic(ours.name, replies[0]);
+  if (!topic || topic->log_id != ours.log_id || !topic->settings.trims()) {
+    co_return;
+  }
+  const SystemTime now(Milliseconds(replies[1][0].integer() * 1000 + replies[1][1].integer() / 1000));
+  const TrimGoal goal = goal_of(topic->settings, now);
+  const std::vector<TrimGroup> nobody;
+  const std::function<bool()> goes_on = [this] { return !closed_ && shift_.stopping == Stopping::no; };
+  for (const auto& worker : partitions_) {
+    if (!goes_on()) {
+      co_return;
+    }
+    if (!worker->holding()) {
+      continue;
+    }
+    // What is wrong with one log is no reason to let the others grow.
+    try {
+      const TrimResult result = co_await trim_in_steps(shift_.control, *topic, worker->partition(), goal,
+                                                       nobody, TrimHead::recorded, goes_on);
+      if (result.holder && now - result.holder->since > stall_limit_of(topic->settings)) {
+        tell_stalled(*topic, worker->partition(), *result.holder);
+      }
+    } catch (const Error& error) {
+      tell_failed(worker->partition(), error.message());
+    }
+  }
+}
+
+bool RetentionKeeper::tells(const std::string& group, Partition partition) {
+  const auto [told, first] = told_.try_emplace({group, partition}, Clock::now());
+  if (!first && Clock::now() - told->second < tell_again) {
+    return false;
+  }
+  told->second = Clock::now();
+  return true;
+}
+
+void RetentionKeeper::tell_stalled(const Topic& topic, Partition partition, const TrimHolder& holder) {
+  if (!tells(holder.group, partition)) {
+    return;
+  }
+  // Without numbers: so that it is said once for all partitions.
+  shift_.tell(
+      fmt::format("group {} has stood still for more than {}: events that it has not handled are kept "
+                  "beyond the topic's retention, and memory grows; `continuum inspect why -t {} -g {}`",
+                  printable(holder.group), exact_duration(stall_limit_of(topic.settings)), topic.name,
+                  printable(holder.group)),
+      partition);
+}
+
+void RetentionKeeper::tell_failed(Partition partition, const std::string& what) {
+  if (!closed_ && tells({}, partition)) {
+    shift_.place.say("nothing is trimmed: " + what);
+  }
+}
+
+}  // namespace continuum

@@ -1,0 +1,43 @@
+// Keeps the logs of a worker's partitions as short as the topic's retention says, in the background. Private
+// to the library: includes Asio.
+#pragma once
+
+#include "continuum/partition_worker.hpp"
+#include "continuum/trim.hpp"
+#include "continuum/wake.hpp"
+
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <utility>
+
+namespace continuum {
+
+// Every worker of every group does it for the partitions that it holds: it needs no lease, only that one of
+// them lives. Looks at the topic's settings each time, so that they hold soon after they were changed;
+// without a retention that is all.
+class RetentionKeeper {
+ public:
+  // `partitions`: of this worker. Both outlive this.
+  RetentionKeeper(Shift& shift, std::span<const std::unique_ptr<PartitionWorker>> partitions);
+
+  // Until close(). What goes wrong is told: events are handled nevertheless.
+  asio::awaitable<void> run();
+  void close();
+
+ private:
+  asio::awaitable<void> look();
+  void tell_stalled(const Topic& topic, Partition partition, const TrimHolder& holder);
+  void tell_failed(Partition partition, const std::string& what);
+  // Whether it is time to say something, about a group or about what failed ("").
+  [[nodiscard]] bool tells(const std::string& group, Partition partition);
+
+  Shift& shift_;
+  const std::span<const std::unique_ptr<PartitionWorker>> partitions_;
+  std::map<std::pair<std::string, Partition>, Clock::time_point> told_;
+  bool closed_ = false;
+  Wake wake_;
+};
+
+}  // namespace continuum

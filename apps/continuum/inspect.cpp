@@ -8,9 +8,14 @@
 
 #include "continuum/error.hpp"
 #include "continuum/event.hpp"
+#include "continuum/names.hpp"
 #include "continuum/units.hpp"
 
 #include <CLI/CLI.hpp>
+
+#include <algorithm>
+#include <map>
+#include <utility>
 
 namespace continuum::app {
 
@@ -115,6 +120,47 @@ std::string group_json(const GroupView& group) {
   return object.text();
 }
 
+std::string retention_json(const PartitionView& view) {
+  const RetentionView& retention = *view.retention;
+  const auto* const holder = retention.holders.empty() ? nullptr : &retention.holders.front();
+  const auto stalled = std::ranges::any_of(retention.holders, &RetentionView::Holder::stalled);
+  return JsonObject()
+      .add("wanted_offset", retention.wanted)
+      .add("trimmed_offset", view.first)
+      .add("held_by", holder != nullptr ? std::optional(holder->group) : std::nullopt)
+      .add("since", holder != nullptr ? std::optional(format_time(holder->since)) : std::nullopt)
+      .add("stalled", stalled)
+      .text();
+}
+
+// For each group that holds up what the retention would remove, for longer than it may.
+void report_stalled(Output& out, const std::vector<PartitionView>& views) {
+  struct Held {
+    std::uint64_t events = 0;
+    SystemTime since = SystemTime::max();
+  };
+  std::map<std::pair<std::string, std::string>, Held> stalled;  // by topic and group
+  for (const PartitionView& view : views) {
+    if (!view.retention) {
+      continue;
+    }
+    for (const auto& holder : view.retention->holders) {
+      if (holder.stalled) {
+        Held& held = stalled[{view.topic, holder.group}];
+        held.events += view.retention->wanted - std::max(view.first, holder.offset);
+        held.since = std::min(held.since, holder.since);
+      }
+    }
+  }
+  for (const auto& [whose, held] : stalled) {
+    out.line(
+        fmt::format("topic {}: group {} stands still since {}: {} event{} that the retention would remove "
+                    "{} kept for it",
+                    whose.first, printable(whose.second), format_time(held.since), format_count(held.events),
+                    held.events == 1 ? "" : "s", held.events == 1 ? "is" : "are"));
+  }
+}
+
 std::string partition_json(const PartitionView& view) {
   std::vector<std::string> groups;
   for (const GroupView& group : view.groups) {
@@ -129,6 +175,9 @@ std::string partition_json(const PartitionView& view) {
       .add("bytes", view.log_bytes)
       .add_raw("groups", json_array(groups))
       .add("newest_time", view.newest ? std::optional(format_time(*view.newest)) : std::nullopt);
+  if (view.retention) {
+    object.add_raw("retention", retention_json(view));
+  }
   if (!view.loss.empty()) {
     object.add("loss", view.loss);
   }
@@ -190,6 +239,7 @@ int overview(const Context& context, const std::optional<std::string>& topic) {
     }
   }
   table.print(out);
+  report_stalled(out, views);
   out.flush();
   return report_loss(views);
 }

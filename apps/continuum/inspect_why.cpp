@@ -49,6 +49,7 @@ int show_why(const Context& context, const std::string& name, const std::optiona
                    .add("cause", name_of(why.cause))
                    .add("lag_events", standing.lag_events)
                    .add("held_keys", standing.held_keys)
+                   .add("holds_back_events", standing.holds_back_events)
                    .add("why", why.text)
                    .add("next", why.next)
                    .text());

@@ -4,6 +4,7 @@
 #include "commands.hpp"
 #include "options.hpp"
 #include "output.hpp"
+#include "topic_trim.hpp"
 
 #include "continuum/error.hpp"
 #include "continuum/event.hpp"
@@ -54,6 +55,24 @@ struct CreateOptions {
   TopicSettings settings;
 };
 
+std::string retention_text(const TopicSettings& settings) {
+  std::string text;
+  for (const auto& [name, value] : texts_of_limits(settings)) {
+    text += fmt::format("{}{}={}", text.empty() ? "" : " ", name, value);
+  }
+  return text.empty() ? "none" : text;
+}
+
+// As they are stored: milliseconds and bytes, null for none.
+JsonObject& add_retention(JsonObject& object, const TopicSettings& settings) {
+  const auto ms = [](std::optional<Milliseconds> time) {
+    return time ? std::optional(time->count()) : std::nullopt;
+  };
+  return object.add("retention_ms", ms(settings.retention))
+      .add("retention_bytes", settings.retention_bytes)
+      .add("stall_limit_ms", ms(settings.stall_limit));
+}
+
 // What the caller asked for and the topic that is there do not agree on; empty when they agree.
 std::string difference(const CreateOptions& wanted, const RingDescription& ring, const Topic& topic) {
   if (topic.ring() != ring) {
@@ -66,6 +85,13 @@ std::string difference(const CreateOptions& wanted, const RingDescription& ring,
   if (topic.settings.event_bytes_max != wanted.settings.event_bytes_max) {
     return fmt::format("its event_bytes_max is {}, not {}: `continuum topic set` changes that",
                        topic.settings.event_bytes_max, wanted.settings.event_bytes_max);
+  }
+  const bool asks_for_other =
+      (wanted.settings.retention && wanted.settings.retention != topic.settings.retention) ||
+      (wanted.settings.retention_bytes && wanted.settings.retention_bytes != topic.settings.retention_bytes);
+  if (asks_for_other) {
+    return fmt::format("its retention is {}, not {}: `continuum topic set` changes that",
+                       retention_text(topic.settings), retention_text(wanted.settings));
   }
   return {};
 }
@@ -115,6 +141,13 @@ void add_create(CLI::App& command, Context& context) {
   add_parsed(
       create_command, "--event-bytes-max", "SIZE", "the longest event that is taken (1MiB)",
       [options](const std::string& text) { apply_setting(options->settings, "event_bytes_max=" + text); });
+  add_parsed(create_command, "--retention", "D",
+             "how long events are kept that every group has handled (for ever)",
+             [options](const std::string& text) { apply_setting(options->settings, "retention=" + text); });
+  add_parsed(
+      create_command, "--retention-bytes", "SIZE",
+      "how much Redis memory each partition's log may take; what was not handled is kept (any)",
+      [options](const std::string& text) { apply_setting(options->settings, "retention_bytes=" + text); });
   run_with(create_command, context, [&context, options] { return create(context, *options); });
 }
 
@@ -145,17 +178,16 @@ int list(const Context& context) {
     const auto created = format_time(topic->created);
     const std::size_t partitions = topic->ring().members.size();
     if (context.json) {
-      out.line(JsonObject()
-                   .add("topic", name)
-                   .add("partitions", partitions)
-                   .add("events", events)
-                   .add("groups", topic->groups.size())
-                   .add("generation", topic->active)
-                   .add("ring", topic->ring().text())
-                   .add("frames", name_of(topic->settings.frames))
-                   .add("event_bytes_max", topic->settings.event_bytes_max)
-                   .add("created", created)
-                   .text());
+      JsonObject object;
+      object.add("topic", name)
+          .add("partitions", partitions)
+          .add("events", events)
+          .add("groups", topic->groups.size())
+          .add("generation", topic->active)
+          .add("ring", topic->ring().text())
+          .add("frames", name_of(topic->settings.frames))
+          .add("event_bytes_max", topic->settings.event_bytes_max);
+      out.line(add_retention(object, topic->settings).add("created", created).text());
     } else {
       table.row({name, partitions, events, topic->groups.size(), topic->active.value, topic->ring().text(),
                  name_of(topic->settings.frames), created});
@@ -185,14 +217,18 @@ int set(const Context& context, const SetOptions& options) {
   set_topic(*session, topic, settings);
   Output out;
   if (context.json) {
-    out.line(JsonObject()
-                 .add("topic", topic.name)
-                 .add("frames", name_of(settings.frames))
-                 .add("event_bytes_max", settings.event_bytes_max)
-                 .text());
+    JsonObject object;
+    object.add("topic", topic.name)
+        .add("frames", name_of(settings.frames))
+        .add("event_bytes_max", settings.event_bytes_max);
+    out.line(add_retention(object, settings).text());
   } else if (!context.quiet) {
-    out.line(fmt::format("topic {}: frames={} event_bytes_max={}", topic.name, name_of(settings.frames),
-                         settings.event_bytes_max));
+    std::string text = fmt::format("topic {}: frames={} event_bytes_max={}", topic.name,
+                                   name_of(settings.frames), settings.event_bytes_max);
+    for (const auto& [setting, value] : texts_of_limits(settings)) {
+      text += fmt::format(" {}={}", setting, value);
+    }
+    out.line(text);
   }
   out.flush();
   return 0;
@@ -256,9 +292,12 @@ void add_topic(CLI::App& command, Context& context) {
   add_topic_option(set_command, changes->name);
   set_command
       .add_option("SETTING", changes->assignments,
-                  "NAME=VALUE: frames=auto|plain|single, event_bytes_max=SIZE")
+                  "NAME=VALUE: frames=auto|plain|single, event_bytes_max=SIZE, retention=D|none, "
+                  "retention_bytes=SIZE|none (of each partition), stall_limit=D|none")
       ->required();
   run_with(set_command, context, [&context, changes] { return set(context, *changes); });
+
+  add_topic_trim(command, context);
 
   auto& drop_command = add_subcommand(command, "drop", "delete a topic with all its events and groups");
   const auto victim = std::make_shared<DropOptions>();

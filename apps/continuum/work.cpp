@@ -122,6 +122,9 @@ void complete(Arguments& args, const Context& context) {
   if (work.lease < Milliseconds(100)) {
     fail(ErrorKind::usage, "--lease must be at least 100ms");
   }
+  if (work.trim_every < Milliseconds(100)) {
+    fail(ErrorKind::usage, "--trim-every must be at least 100ms");
+  }
 }
 
 int finish(const Context& context, const Arguments& args, const WorkSummary& summary) {
@@ -274,6 +277,8 @@ void add_work(CLI::App& command, Context& context) {
   add_number(command, "--max-events", work.events_max, {1, number_max}, "end after this many events");
   add_duration(command, "--max-time", work.time_max, "end after this time, when what runs is done");
   add_duration(command, "--lease", work.lease, "how long a silent worker keeps its partitions (5s)");
+  add_duration(command, "--trim-every", work.trim_every,
+               "how often logs are trimmed, if the topic has a retention (10s)");
   add_duration(command, "--drain-timeout", work.drain_within,
                "after a first SIGTERM, how long what runs may take before it is killed (30s)");
   add_flag(command, "--no-wait", args->no_wait,

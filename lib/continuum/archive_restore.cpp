@@ -464,9 +464,11 @@ class Restore {
     if (first.barrier) {
       trimmed = first.generation == born ? Generation(0) : Generation(first.generation.value - 1);
     }
+    const bool is_whole = first.first == Offset(0) && trimmed == Generation(0);
     redis::Request request;
     request.run(redis::Script::restored, {log_key(target_, partition), meta_key(target_, partition)},
-                last.id.text(), log_id_, last.generation, born, last.next, trimmed);
+                last.id.text(), log_id_, last.generation, born, last.next, trimmed,
+                is_whole ? std::string() : fmt::to_string(first.first.value), first.id.before().text());
     const auto answer = session_.call(std::move(request));
     if (answer[0][0].text() == "MOVED") {
       fail_changed();

@@ -40,8 +40,12 @@ std::string hash_line(std::string_view text) {
 std::string text_of(const Topic& topic) {
   std::string text = fmt::format("{}\ntopic {}\nlog {}\ncreated {}\n", version_line, topic.name, topic.log_id,
                                  topic.created.time_since_epoch().count());
-  text += fmt::format("set frames={}\nset event_bytes_max={}\nactive {}\n", name_of(topic.settings.frames),
-                      topic.settings.event_bytes_max, topic.active);
+  text += fmt::format("set frames={}\nset event_bytes_max={}\n", name_of(topic.settings.frames),
+                      topic.settings.event_bytes_max);
+  for (const auto& [name, value] : texts_of_limits(topic.settings)) {
+    text += fmt::format("set {}={}\n", name, value);
+  }
+  text += fmt::format("active {}\n", topic.active);
   for (const auto& [generation, ring] : topic.rings) {
     text += fmt::format("ring {} {}\n", generation, ring.text());
   }

@@ -197,10 +197,9 @@ class SeekPlanner {
   // What was removed may be what the time asks for: it is not passed over in silence.
   void require_kept(Partition partition, const LogEnds& ends) const {
     const bool is_cut = ends.first() > Offset(0) || !ends.head_loss.empty();
-    const EntryId newest_removed = ends.oldest ? ends.oldest->id : ends.last_id;
     const auto time =
         static_cast<std::uint64_t>(std::max<std::int64_t>(0, target_.time.time_since_epoch().count()));
-    if (is_cut && newest_removed.milliseconds >= time) {
+    if (is_cut && ends.newest_removed().milliseconds >= time) {
       fail(ErrorKind::loss, "{}: events from {} on may have been removed from the log. {}",
            place(topic_.name, partition), format_time(target_.time), what_is_kept(ends));
     }

@@ -176,6 +176,13 @@ std::string EntryId::text() const {
   return fmt::format("{}-{}", milliseconds, sequence);
 }
 
+EntryId EntryId::before() const {
+  if (sequence > 0) {
+    return {milliseconds, sequence - 1};
+  }
+  return milliseconds > 0 ? EntryId{milliseconds - 1, std::numeric_limits<std::uint64_t>::max()} : EntryId{};
+}
+
 std::string place(std::string_view topic, Partition partition) {
   return fmt::format("topic {}, partition {}", topic, partition);
 }

@@ -43,6 +43,8 @@ struct EntryId {
   // nullopt when the text is not MS-SEQ.
   static std::optional<EntryId> parse(std::string_view text);
   [[nodiscard]] std::string text() const;
+  // The one before it in the order of ids; 0-0 has none, and is its own.
+  [[nodiscard]] EntryId before() const;
   friend auto operator<=>(const EntryId&, const EntryId&) = default;
 };
 

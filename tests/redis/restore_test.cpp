@@ -3,6 +3,7 @@
 #include "unit/archive_data.hpp"
 
 #include "continuum/archive_restore.hpp"
+#include "continuum/trim.hpp"
 
 #include <sys/wait.h>
 #include <unistd.h>
@@ -21,6 +22,7 @@ const std::string group_name(archive_group);
 struct Snapshot {
   std::string log_id;
   Generation active;
+  std::vector<std::pair<std::string, std::string>> limits;
   std::map<Generation, std::string> rings;
   // By partition: what identifies each entry, and its events.
   std::map<Partition, std::vector<std::string>> entries;
@@ -43,6 +45,7 @@ Snapshot snapshot_of(redis::Session& session, const std::string& name = "t") {
   const Topic topic = load_topic(session, name);
   snapshot.log_id = topic.log_id;
   snapshot.active = topic.active;
+  snapshot.limits = texts_of_limits(topic.settings);
   for (const auto& [generation, ring] : topic.rings) {
     snapshot.rings[generation] = ring.text();
   }
@@ -186,6 +189,7 @@ TEST_SUITE("archive restore") {
   TEST_CASE("a topic that is restored has its entries, offsets, times, rings and producers again") {
     Archived archived;
     archived.publish_all_kinds();
+    archived.work.data().command("HSET", topic_key("t"), "retention", 5'000, "retention_bytes", 1 << 30);
     archived.archive();
     Snapshot before = snapshot_of(*archived.session);
     const auto frame_of = [&] {
@@ -203,6 +207,8 @@ TEST_SUITE("archive restore") {
     Snapshot after = snapshot_of(*archived.session);
     std::erase_if(after.producers, [](const auto& field) { return field.first.ends_with(" epoch"); });
     CHECK(after.log_id == before.log_id);
+    CHECK(after.limits == before.limits);
+    CHECK(after.limits.size() == 2);
     CHECK(after.active == before.active);
     CHECK(after.rings == before.rings);
     CHECK(difference(before, after) == "");
@@ -440,6 +446,11 @@ TEST_SUITE("archive restore") {
     CHECK(ends.loss.empty());
     CHECK(ends.head_loss.empty());
     CHECK(ends.state.next == Offset(20));
+    // Nor does a trim take it for a log that somebody cut by hand.
+    const TrimGoal goal{.before = SystemTime::max(), .bytes_max = std::nullopt};
+    const Topic topic = load_topic(*archived.session, "t");
+    const auto trimmed = trim_log(*archived.session, topic, Partition(0), goal, {}, TrimHead::recorded, {});
+    CHECK(trimmed.first == Offset(20));
   }
 
   TEST_CASE("a ring is in the archive before the events that were stored under it are") {

@@ -150,6 +150,9 @@ void summarize(const Context& context, const Options& options, const Replay& rep
     if (target != nullptr) {
       target->describe(summary);
     }
+    if (options.replay.archive) {
+      summary.add("archive_bytes_read", replay.archive_bytes_read());
+    }
     summary.add("ended", word_of(played)).add("seconds", player.seconds());
     const std::string line = JsonObject().add_raw("summary", summary.text()).text();
     if (!prints_events(options)) {
@@ -163,9 +166,12 @@ void summarize(const Context& context, const Options& options, const Replay& rep
   }
   const bool watched = progress_of(context, options) == Progress::Show::automatic && is_terminal(Stream::err);
   if (context.verbose || watched) {
-    say(context, fmt::format("{} {} of {} events in {:.1f} s{}{}", options.dry_run ? "counted" : "replayed",
+    say(context, fmt::format("{} {} of {} events in {:.1f} s{}{}{}", options.dry_run ? "counted" : "replayed",
                              format_count(events), format_count(replay.events_in_range()), player.seconds(),
                              target != nullptr ? target->text() : "",
+                             options.replay.archive ? fmt::format("; {} of the archive read",
+                                                                  format_bytes(replay.archive_bytes_read()))
+                                                    : "",
                              played == Played::time_max ? "; the time was over" : ""));
   }
 }
@@ -244,6 +250,13 @@ std::string selection_of(const Options& options, SelectionOf what) {
   }
   add_sorted("--type", options.replay.filter.types);
   add_sorted("--where", options.where);
+  // What begins where something is kept begins earlier with an archive: a target that has the later events
+  // could not tell the earlier ones from those that it has.
+  const bool begins_by_itself =
+      !options.from_offset && !(options.time.since && options.time.since->is != Moment::Is::start);
+  if (what == SelectionOf::copy && options.replay.archive && begins_by_itself) {
+    text += text.empty() ? "--archive" : " --archive";
+  }
   return text.empty() ? "all events" : text;
 }
 
@@ -455,6 +468,8 @@ void add_replay(CLI::App& command, Context& context) {
             "only events with that value there, such as /data/user=7; may be repeated");
   add_parsed(command, "--by", "TIME", "whose times: append-time (default), or event-time, the events' own",
              [options](const std::string& text) { options->replay.range.by = parse_by(text); });
+  add_text(command, "--archive", "DIR", options->replay.archive,
+           "what the log does not have any more is read in this archive");
   add_number(command, "-n,--max-events", options->replay.events_max, {1, number_max},
              "end after so many events");
   add_duration(command, "--max-time", options->play.time_max, "end after that long");

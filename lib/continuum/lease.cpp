@@ -2,6 +2,7 @@
 
 #include "continuum/error.hpp"
 
+#include <algorithm>
 #include <charconv>
 #include <limits>
 
@@ -144,6 +145,10 @@ void request_renew(redis::Request& request, std::string_view group_key, std::str
   request.run(redis::Script::renew, {group_key, meta_key}, fence, log_id, doing.state, doing.handler,
               doing.at, doing.since.time_since_epoch().count(), doing.attempt, bounded(doing.error),
               doing.busy_permille, doing.handlers);
+}
+
+Milliseconds margin_of(Milliseconds ttl) {
+  return std::min(ttl / 10, Milliseconds(500));
 }
 
 void request_release(redis::Request& request, std::string_view group_key, Fence fence) {

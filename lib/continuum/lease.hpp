@@ -90,6 +90,10 @@ void request_renew(redis::Request& request, std::string_view group_key, std::str
                    Fence fence, std::string_view log_id, const Doing& doing);
 void request_release(redis::Request& request, std::string_view group_key, Fence fence);
 
+// How long before the end of its lease a holder stops: what its clock and the server's may disagree on, and
+// what stopping takes.
+[[nodiscard]] Milliseconds margin_of(Milliseconds ttl);
+
 enum class Kept : std::uint8_t {
   ok,
   fenced,          // another owner has the lease

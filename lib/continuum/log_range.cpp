@@ -2,6 +2,7 @@
 
 #include "continuum/error.hpp"
 #include "continuum/event.hpp"
+#include "continuum/topic_archive.hpp"
 
 #include <algorithm>
 #include <limits>
@@ -18,18 +19,26 @@ std::uint64_t milliseconds_of(SystemTime time) {
   return static_cast<std::uint64_t>(std::max<std::int64_t>(0, time.time_since_epoch().count()));
 }
 
-std::string how_to_read_on(const LogEnds& ends) {
-  if (!ends.oldest) {
-    return "Nothing of it is kept";
-  }
-  return fmt::format("What is kept can be read with --from-offset {} (one --partition) or --since {}",
-                     ends.first(), format_time(ends.oldest->time() + Milliseconds(1)));
+SystemTime time_of(const EntryId& id) {
+  return SystemTime(Milliseconds(static_cast<std::int64_t>(id.milliseconds)));
 }
+
+// The log of one partition, and what the archive adds to its beginning.
+struct Kept {
+  const LogEnds& ends;
+  std::optional<Offset> archived;  // from there on up to the log, when the log has less
+
+  [[nodiscard]] Offset first() const { return archived.value_or(ends.first()); }
+  // Whether there were events, or a barrier, before first().
+  [[nodiscard]] bool is_cut() const { return first() > Offset(0) || (!archived && !ends.head_loss.empty()); }
+  // Why there is less than there should be, or empty: what an archive has was not lost.
+  [[nodiscard]] std::string head_loss() const { return is_cut() ? ends.head_loss : std::string(); }
+};
 
 class RangeFinder {
  public:
-  RangeFinder(redis::Session& session, const Topic& topic, const RangeOptions& options)
-      : session_(session), topic_(topic), options_(options) {}
+  RangeFinder(redis::Session& session, const Topic& topic, const RangeOptions& options, TopicArchive* archive)
+      : session_(session), topic_(topic), options_(options), archive_(archive) {}
 
   void find(std::span<const Partition> partitions, std::vector<LogRange>& out) {
     redis::Request request;
@@ -62,33 +71,35 @@ class RangeFinder {
     if (!ends.loss.empty()) {
       throw Error(ErrorKind::loss, ends.loss);
     }
+    const Kept kept{ends, archived_before(partition, ends)};
     LogRange range;
     range.partition = partition;
     range.first = "-";
+    range.log_first = ends.first();
     range.last = range.log_last = ends.last_id;
     range.end = range.log_next = ends.state.next;
     range.generation = ends.state.generation;
     std::size_t answer = 2;
     if (options_.resume) {
-      if (!since_bounds() || !begins_later(range, ends, answers[answer++])) {
-        go_on(range, ends);
+      if (!since_bounds() || !begins_later(range, kept, answers[answer++])) {
+        go_on(range, kept);
       }
     } else if (since_bounds()) {
-      begin_at_time(range, ends, answers[answer++]);
+      begin_at_time(range, kept, answers[answer++]);
     } else if (options_.from) {
-      begin_at_offset(range, ends);
+      begin_at_offset(range, kept);
     } else {
-      if (!ends.head_loss.empty()) {
-        fail(ErrorKind::loss, "{}. {}", ends.head_loss, how_to_read_on(ends));
+      if (const std::string loss = kept.head_loss(); !loss.empty()) {
+        fail(ErrorKind::loss, "{}. {}", loss, how_to_read_on(partition, kept));
       }
-      range.from = ends.first();
+      range.from = kept.first();
       if (options_.since) {
-        require_kept(range, ends);
+        require_kept(range, kept);
       }
       range.expected = range.from;
     }
     if (until_bounds()) {
-      end_at_time(range, answers[answer]);
+      end_at_time(range, kept, answers[answer]);
     }
     if (options_.resume) {
       // The end in time may have been passed long ago.
@@ -101,62 +112,105 @@ class RangeFinder {
     return range;
   }
 
-  void begin_at_time(LogRange& range, const LogEnds& ends, redis::Reply before) const {
-    const std::uint64_t since = milliseconds_of(*options_.since);
-    range.first = fmt::format("{}-0", since);
+  [[nodiscard]] std::optional<Offset> archived_before(Partition partition, const LogEnds& ends) const {
+    const auto first = archive_ == nullptr ? std::nullopt : archive_->first(partition);
+    return first && *first <= ends.first() ? first : std::nullopt;
+  }
+
+  // Of what is kept. Of an empty log, when its last entry was appended.
+  [[nodiscard]] SystemTime oldest_time(Partition partition, const Kept& kept) const {
+    return kept.archived ? archive_->first_time(partition)
+                         : time_of(kept.ends.oldest ? kept.ends.oldest->id : kept.ends.last_id);
+  }
+
+  // Nothing that is not kept any more was stored later.
+  [[nodiscard]] SystemTime newest_removed(Partition partition, const Kept& kept) const {
+    return kept.archived ? archive_->first_time(partition) : time_of(kept.ends.newest_removed());
+  }
+
+  [[nodiscard]] std::string how_to_read_on(Partition partition, const Kept& kept) const {
+    const std::string_view archive =
+        archive_ == nullptr ? ". An archive of the topic may have more: replay --archive DIR" : "";
+    if (!kept.archived && !kept.ends.oldest) {
+      return fmt::format("Nothing of it is kept{}", archive);
+    }
+    return fmt::format("What is kept can be read with --from-offset {} (one --partition) or --since {}{}",
+                       kept.first(), format_time(oldest_time(partition, kept) + Milliseconds(1)), archive);
+  }
+
+  // Of the first entry at that time or later, which is not in the log.
+  [[nodiscard]] Offset find_archived(const LogRange& range, SystemTime time) const {
+    return archive_->find(range.partition, time, range.log_first);
+  }
+
+  void begin_at_time(LogRange& range, const Kept& kept, redis::Reply before) const {
+    range.first = fmt::format("{}-0", milliseconds_of(*options_.since));
     if (before.size() > 0) {
       range.from = parse_entry(before[0], topic_.name, range.partition).next();
+    } else if (kept.archived) {
+      range.from = find_archived(range, *options_.since);
     } else {
-      range.from = ends.first();
-      require_kept(range, ends);
+      range.from = kept.first();
+    }
+    if (range.from == kept.first() && before.size() == 0) {
+      require_kept(range, kept);
     }
     range.expected = range.from;
   }
 
   // What was removed is older than what is kept, but perhaps not older than the time that is asked for.
-  void require_kept(const LogRange& range, const LogEnds& ends) const {
-    const bool is_cut = range.from > Offset(0) || !ends.head_loss.empty();
-    if (is_cut && !options_.times_bound()) {
+  void require_kept(const LogRange& range, const Kept& kept) const {
+    const std::string_view what = kept.archived ? "archive" : "log";
+    if (kept.is_cut() && !options_.times_bound()) {
       fail(ErrorKind::loss,
-           "{}: the log is kept from offset {} on; what was before it may belong to the time from {} on, as "
+           "{}: the {} is kept from offset {} on; what was before it may belong to the time from {} on, as "
            "events can have any time of their own. What is kept can be read with --from-offset {} (one "
            "--partition)",
-           place(topic_.name, range.partition), range.from, format_time(*options_.since), range.from);
+           place(topic_.name, range.partition), what, range.from, format_time(*options_.since), range.from);
     }
-    if (is_cut && ends.newest_removed().milliseconds >= milliseconds_of(*options_.since)) {
-      fail(
-          ErrorKind::loss,
-          "{}: the log is kept from offset {}{} on; what was before it may belong to the time from {} on. {}",
-          place(topic_.name, range.partition), range.from,
-          ends.oldest ? fmt::format(" ({})", format_time(ends.oldest->time())) : std::string(),
-          format_time(*options_.since), how_to_read_on(ends));
+    if (kept.is_cut() && newest_removed(range.partition, kept) >= *options_.since) {
+      const bool is_empty = !kept.archived && !kept.ends.oldest;
+      fail(ErrorKind::loss,
+           "{}: the {} is kept from offset {}{} on; what was before it may belong to the time from {} on. {}",
+           place(topic_.name, range.partition), what, range.from,
+           is_empty ? std::string() : fmt::format(" ({})", format_time(oldest_time(range.partition, kept))),
+           format_time(*options_.since), how_to_read_on(range.partition, kept));
     }
   }
 
-  void begin_at_offset(LogRange& range, const LogEnds& ends) const {
+  void begin_at_offset(LogRange& range, const Kept& kept) const {
     range.from = *options_.from;
-    if (range.from >= ends.state.next || options_.to <= options_.from) {
+    if (range.from >= kept.ends.state.next || options_.to <= options_.from) {
       return;
     }
-    if (range.from < ends.first()) {
-      const Offset to = std::min(ends.first(), options_.to.value_or(ends.first()));
+    if (range.from < kept.first()) {
+      const Offset to = std::min(kept.first(), options_.to.value_or(kept.first()));
       fail(ErrorKind::loss, "{}: offsets {} to {} are no longer kept. {}",
-           place(topic_.name, range.partition), range.from, to.value - 1, how_to_read_on(ends));
+           place(topic_.name, range.partition), range.from, to.value - 1,
+           how_to_read_on(range.partition, kept));
     }
-    range.first = entry_near(range, ends);
+    if (range.from >= range.log_first) {
+      range.first = entry_near(range, kept.ends);
+    }
   }
 
   // A time that had not come when the cursor passed the events before it: what was removed of those is no
   // loss.
-  [[nodiscard]] bool begins_later(LogRange& range, const LogEnds& ends, redis::Reply before) const {
+  [[nodiscard]] bool begins_later(LogRange& range, const Kept& kept, redis::Reply before) const {
+    const LogEnds& ends = kept.ends;
     const auto known = options_.resume->places.find(range.partition);
     const Offset place = known == options_.resume->places.end() ? Offset(0) : known->second.offset;
-    const bool all_before = !ends.oldest && ends.last_id.milliseconds < milliseconds_of(*options_.since);
-    if (place > ends.state.next || (before.size() == 0 && !all_before)) {
+    if (place > ends.state.next) {
       return false;
     }
-    const Offset begin =
-        all_before ? ends.state.next : parse_entry(before[0], topic_.name, range.partition).next();
+    Offset begin;
+    if (!ends.oldest && ends.last_id.milliseconds < milliseconds_of(*options_.since)) {
+      begin = ends.state.next;  // all that there ever was is older
+    } else if (before.size() > 0) {
+      begin = parse_entry(before[0], topic_.name, range.partition).next();
+    } else if (kept.archived && place < range.log_first) {
+      begin = find_archived(range, *options_.since);
+    }
     if (begin <= place) {
       return false;
     }
@@ -167,27 +221,30 @@ class RangeFinder {
   }
 
   // A partition in which there was nothing to read until the topic was resized.
-  void require_nothing_new_removed(const LogRange& range, const LogEnds& ends) const {
-    if (!ends.head_loss.empty() || ends.state.trimmed > options_.resume->generation) {
+  void require_nothing_new_removed(const LogRange& range, const Kept& kept) const {
+    const bool is_whole = kept.archived && !kept.is_cut();
+    if (!is_whole &&
+        (!kept.ends.head_loss.empty() || kept.ends.state.trimmed > options_.resume->generation)) {
       fail(
           ErrorKind::loss,
           "{}: the log is kept from offset {} on; what was before it may belong to the range, and the cursor "
           "had not passed it. {}",
-          place(topic_.name, range.partition), ends.first(), how_to_read_on(ends));
+          place(topic_.name, range.partition), kept.first(), how_to_read_on(range.partition, kept));
     }
   }
 
-  void go_on(LogRange& range, const LogEnds& ends) const {
+  void go_on(LogRange& range, const Kept& kept) const {
+    const LogEnds& ends = kept.ends;
     const auto known = options_.resume->places.find(range.partition);
     const bool is_known = known != options_.resume->places.end();
     const bool is_new = ends.state.born > options_.resume->generation;
     if (!is_known && !is_new) {
-      require_nothing_new_removed(range, ends);
+      require_nothing_new_removed(range, kept);
     }
     if (is_known) {
       range.from = known->second.offset;
     } else {
-      range.from = is_new ? Offset(0) : ends.first();
+      range.from = is_new ? Offset(0) : kept.first();
     }
     if (range.from > ends.state.next) {
       fail(
@@ -196,24 +253,36 @@ class RangeFinder {
           "copy, or did it fail over and lose events?",
           place(topic_.name, range.partition), range.from, ends.state.next);
     }
-    if (range.from < ends.first()) {
+    if (range.from < kept.first()) {
       fail(ErrorKind::loss, "{}: offsets {} to {} are no longer kept, and the cursor had not passed them. {}",
-           place(topic_.name, range.partition), range.from, ends.first().value - 1, how_to_read_on(ends));
+           place(topic_.name, range.partition), range.from, kept.first().value - 1,
+           how_to_read_on(range.partition, kept));
     }
-    if (range.from == ends.state.next || range.from == ends.first()) {
+    if (range.from == ends.state.next || range.from <= range.log_first) {
       return;
     }
     const bool has_entry = is_known && known->second.entry != EntryId();
     range.first = has_entry ? "(" + known->second.entry.text() : entry_near(range, ends);
   }
 
-  void end_at_time(LogRange& range, redis::Reply after) const {
+  void end_at_time(LogRange& range, const Kept& kept, redis::Reply after) const {
     const std::uint64_t until = milliseconds_of(*options_.until);
+    const LogEnds& ends = kept.ends;
     if (until == 0) {
       range.end = range.from;
-    } else if (after.size() > 0) {
-      range.end = parse_entry(after[0], topic_.name, range.partition).first;
+      return;
+    }
+    std::optional<Entry> entry;
+    if (after.size() > 0) {
+      entry = parse_entry(after[0], topic_.name, range.partition);
+      range.end = entry->first;
       range.last = EntryId{until - 1, std::numeric_limits<std::uint64_t>::max()};
+    }
+    // When the log has nothing that is older, the range may have ended before it.
+    const bool ends_before =
+        entry ? entry->id == ends.oldest->id : !ends.oldest && ends.last_id.milliseconds >= until;
+    if (ends_before && kept.archived && range.from < range.log_first) {
+      range.end = find_archived(range, *options_.until);
     }
   }
 
@@ -246,6 +315,7 @@ class RangeFinder {
   redis::Session& session_;
   const Topic& topic_;
   const RangeOptions& options_;
+  TopicArchive* archive_;  // may be null
 };
 
 }  // namespace
@@ -265,9 +335,10 @@ void require_sound(const RangeOptions& options) {
 }
 
 std::vector<LogRange> find_ranges(redis::Session& session, const Topic& topic,
-                                  const std::vector<Partition>& partitions, const RangeOptions& options) {
+                                  const std::vector<Partition>& partitions, const RangeOptions& options,
+                                  TopicArchive* archive) {
   require_sound(options);
-  RangeFinder finder(session, topic, options);
+  RangeFinder finder(session, topic, options, archive);
   std::vector<LogRange> out;
   for (std::size_t i = 0; i < partitions.size(); i += partitions_at_once) {
     const std::size_t count = std::min(partitions_at_once, partitions.size() - i);

@@ -1,4 +1,5 @@
-// Where in each partition's log a range of times or offsets begins and ends, as the logs stand now.
+// Where in each partition a range of times or offsets begins and ends, as the logs stand now: by offset, also
+// where it begins or ends in the archive.
 #pragma once
 
 #include "continuum/lease.hpp"
@@ -14,6 +15,8 @@
 #include <vector>
 
 namespace continuum {
+
+class TopicArchive;
 
 // Where a reader goes on that was here before.
 struct ResumeAt {
@@ -52,6 +55,8 @@ struct LogRange {
   // Bounds for XRANGE, of entries.
   std::string first;
   EntryId last;
+  // The log had what is from there on. Of a range that begins before it, the rest is in the archive.
+  Offset log_first;
   // The end of the whole log, and the generation that its next event would have.
   EntryId log_last;
   Offset log_next;
@@ -61,9 +66,9 @@ struct LogRange {
 };
 
 // In the order of `partitions`. Throws Error{loss} when a log is damaged at an end, or the range is no longer
-// kept.
+// kept: neither in the log nor in `archive`, which may be null.
 [[nodiscard]] std::vector<LogRange> find_ranges(redis::Session& session, const Topic& topic,
                                                 const std::vector<Partition>& partitions,
-                                                const RangeOptions& options);
+                                                const RangeOptions& options, TopicArchive* archive = nullptr);
 
 }  // namespace continuum

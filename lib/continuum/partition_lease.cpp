@@ -12,11 +12,6 @@ namespace {
 
 constexpr std::uint32_t stuck_renewals_max = 2;
 
-// What our clock and the server's may disagree on, and what stopping handlers takes.
-Milliseconds margin_of(Milliseconds ttl) {
-  return std::min(ttl / 10, Milliseconds(500));
-}
-
 Milliseconds poll_interval(Milliseconds ttl) {
   return std::clamp(ttl / 20, Milliseconds(20), Milliseconds(250));
 }

@@ -2,59 +2,24 @@
 
 #include "continuum/error.hpp"
 #include "continuum/event.hpp"
+#include "continuum/replay_source.hpp"
+#include "continuum/topic_archive.hpp"
 
 #include <algorithm>
 #include <cstring>
 #include <limits>
-#include <tuple>
 
 namespace continuum {
 
 namespace {
 
 // What is asked for at once over all partitions, and what one partition may ask for at least.
-constexpr std::size_t answer_bytes = std::size_t{4} << 20;
+constexpr std::size_t answer_bytes_all = std::size_t{4} << 20;
 constexpr std::size_t partition_bytes_min = 16 << 10;
-// XRANGE counts entries, not bytes: each answer may be this much longer than the one before.
-constexpr std::size_t count_growth = 8;
-constexpr std::size_t count_max = 16 << 10;
 // In the first answer over all partitions, when nothing is known of their sizes.
 constexpr std::size_t first_entries = 128;
 
-// An entry whose frame was copied out of the answer, so that answers are not kept alive by their slowest
-// reader.
-struct Stored {
-  Entry entry;  // without its views
-  std::size_t at;
-  std::size_t size;
-};
-
-// One partition on its way from the begin of its range to its end.
-struct Source {
-  LogRange range;
-  std::string key;
-  std::string after;               // XRANGE's lower bound
-  std::optional<Offset> expected;  // of the next entry
-
-  std::string bytes;
-  std::vector<Stored> entries;
-  std::size_t at = 0;  // in entries
-  std::size_t count = 1;
-  std::size_t entry_bytes = 0;  // mean of the last answer
-  bool drained = false;
-  EntryId entry_id;  // of the entry that was read last, and of the one before it
-  EntryId entry_id_before;
-  std::uint64_t time = 0;  // of the latest entry: an order by time must never step back within a partition
-
-  [[nodiscard]] bool has_entry() const { return at < entries.size(); }
-  [[nodiscard]] const Entry& entry() const { return entries[at].entry; }
-  [[nodiscard]] std::size_t unread_bytes() const { return has_entry() ? bytes.size() - entries[at].at : 0; }
-  [[nodiscard]] auto order() const {
-    return std::tuple(entry().generation, std::max(time, entry().id.milliseconds), range.partition);
-  }
-};
-
-bool comes_later(const Source* a, const Source* b) {
+bool comes_later(const ReplaySource* a, const ReplaySource* b) {
   return a->order() > b->order();
 }
 
@@ -68,26 +33,24 @@ struct Replay::Impl {
            "offsets are counted in each partition: a range of offsets needs one --partition");
     }
     const auto partitions = filter.partitions(topic, options.partitions);
-    for (LogRange& range : find_ranges(session, topic, partitions, options.range)) {
-      in_range += range.events();
-      Source source;
-      source.range = std::move(range);
-      sources.push_back(std::move(source));
+    if (options.archive) {
+      archive.emplace(*options.archive, topic, partitions);
     }
-    bytes_per_source = std::max(partition_bytes_min, answer_bytes / std::max<std::size_t>(1, sources.size()));
-    for (Source& source : sources) {
-      source.key = log_key(topic.name, source.range.partition);
-      source.after = source.range.first;
-      source.expected = source.range.expected;
-      source.count = std::clamp<std::size_t>(first_entries / sources.size(), 1, count_growth);
-      source.drained = source.range.events() == 0;
-      if (!source.drained) {
-        waiting.push_back(&source);
+    auto ranges = find_ranges(session, topic, partitions, options.range, archive ? &*archive : nullptr);
+    const std::size_t answer_bytes =
+        std::max(partition_bytes_min, answer_bytes_all / std::max<std::size_t>(1, ranges.size()));
+    const auto& resume = options.range.resume;
+    for (LogRange& range : ranges) {
+      in_range += range.events();
+      generation_max = std::min(generation_max, complete_until(range));
+      sources.push_back(std::make_unique<ReplaySource>(std::move(range), topic.name,
+                                                       archive ? &*archive : nullptr, options.filter.key,
+                                                       answer_bytes, first_entries / ranges.size()));
+      ReplaySource& source = *sources.back();
+      if (resume && resume->places.contains(source.range().partition)) {
+        source.begin_behind(resume->places.at(source.range().partition).entry);
       }
-      if (options.range.resume && options.range.resume->places.contains(source.range.partition)) {
-        source.entry_id = options.range.resume->places.at(source.range.partition).entry;
-      }
-      generation_max = std::min(generation_max, complete_until(source.range));
+      waiting.push_back(&source);
     }
   }
 
@@ -115,118 +78,55 @@ struct Replay::Impl {
     return filter;
   }
 
+  // Takes those that have an entry, and those that are at their end, away from the waiting ones.
+  void look() {
+    for (auto it = waiting.begin(); it != waiting.end();) {
+      const auto found = (*it)->look();
+      if (found == ReplaySource::Look::answer) {
+        ++it;
+        continue;
+      }
+      if (found == ReplaySource::Look::entry) {
+        ready.push_back(*it);
+        std::push_heap(ready.begin(), ready.end(), comes_later);
+      }
+      it = waiting.erase(it);
+    }
+  }
+
   // Asks for more for every partition that runs low, in one step.
   void refill() {
     redis::Request request;
-    std::vector<Source*> asked;
-    for (Source& source : sources) {
-      if (!source.drained && (!source.has_entry() || source.unread_bytes() < bytes_per_source / 2)) {
-        request.command("XRANGE", source.key, source.after, source.range.last.text(), "COUNT", source.count);
-        asked.push_back(&source);
+    std::vector<ReplaySource*> asked;
+    for (const auto& source : sources) {
+      if (source->runs_low()) {
+        source->ask(request);
+        asked.push_back(source.get());
       }
-    }
-    if (asked.empty()) {
-      return;
     }
     const redis::Replies replies = session.call(std::move(request));
     for (std::size_t i = 0; i < asked.size(); ++i) {
-      take(*asked[i], replies[i]);
+      asked[i]->take(replies[i]);
     }
   }
 
-  void take(Source& source, redis::Reply answer) const {
-    source.bytes.erase(0, source.bytes.size() - source.unread_bytes());
-    source.entries.erase(source.entries.begin(),
-                         source.entries.begin() + static_cast<std::ptrdiff_t>(source.at));
-    source.at = 0;
-    const std::size_t moved = source.entries.empty() ? 0 : source.entries.front().at;
-    for (Stored& stored : source.entries) {
-      stored.at -= moved;
-    }
-    const std::size_t kept_bytes = source.bytes.size();
-    const std::size_t size = answer.size();
-    for (std::size_t i = 0; i < size; ++i) {
-      add(source, parse_entry(answer[i], topic.name, source.range.partition));
-    }
-    if (size < source.count) {
-      source.drained = true;
-      return;
-    }
-    source.after = "(" + std::string(answer[size - 1][0].text());
-    // Half of what is kept for a partition, so that the unread rest and the next answer are the whole.
-    source.entry_bytes = (source.bytes.size() - kept_bytes) / size + sizeof(Stored);
-    source.count = std::clamp<std::size_t>(bytes_per_source / 2 / source.entry_bytes, 1,
-                                           std::min(count_max, source.count * count_growth));
-  }
-
-  static void add(Source& source, const Entry& entry) {
-    Stored stored{entry, source.bytes.size(), entry.frame.size()};
-    source.bytes.append(entry.frame);
-    stored.entry.frame = {};
-    stored.entry.producer = {};
-    source.entries.push_back(stored);
-  }
-
-  // The source whose entry is next, or nullptr when all are at their end.
-  Source* next_source() {
-    while (!waiting.empty()) {
+  // The source whose entry is next, or nullptr when all are at their end. It is waiting for another look.
+  ReplaySource* next_source() {
+    for (look(); !waiting.empty(); look()) {
       refill();
-      for (auto it = waiting.begin(); it != waiting.end();) {
-        Source* const source = *it;
-        if (source->has_entry()) {
-          ready.push_back(source);
-          std::push_heap(ready.begin(), ready.end(), comes_later);
-          it = waiting.erase(it);
-        } else if (source->drained) {
-          require_end(*source);
-          it = waiting.erase(it);
-        } else {
-          ++it;
-        }
-      }
     }
     if (ready.empty()) {
       return nullptr;
     }
-    std::pop_heap(ready.begin(), ready.end(), comes_later);
-    Source* const source = ready.back();
-    if (source->entry().generation > generation_max) {
+    ReplaySource* const source = ready.front();
+    if (source->head().generation > generation_max) {
       ready.clear();
       return nullptr;
     }
+    std::pop_heap(ready.begin(), ready.end(), comes_later);
     ready.pop_back();
+    waiting.push_back(source);
     return source;
-  }
-
-  // After its entry was used.
-  void put_back(Source& source) {
-    if (source.expected && *source.expected >= source.range.stop) {
-      source.drained = true;
-      source.at = source.entries.size();
-    } else if (source.has_entry()) {
-      ready.push_back(&source);
-      std::push_heap(ready.begin(), ready.end(), comes_later);
-    } else {
-      waiting.push_back(&source);
-    }
-  }
-
-  void require_end(const Source& source) const {
-    if (source.expected.value_or(source.range.from) != source.range.end) {
-      report_gap(source, source.expected.value_or(source.range.from), source.range.end);
-    }
-  }
-
-  [[noreturn]] void report_gap(const Source& source, Offset expected, Offset found) const {
-    const std::string where = place(topic.name, source.range.partition);
-    if (found > expected) {
-      fail(ErrorKind::loss,
-           "{}: offsets {} to {} are not in the log any more: removed by XDEL or XTRIM, or trimmed while we "
-           "read?",
-           where, expected, found.value - 1);
-    }
-    fail(ErrorKind::loss, "{}: offset {} comes where {} is expected: the log holds events twice", where,
-         found, expected);
   }
 
   enum class Went : std::uint8_t { on, to_the_end };
@@ -235,33 +135,24 @@ struct Replay::Impl {
   // cannot have them, until so many events are behind us.
   Went next_entry(std::uint64_t passed_until) {
     do {
-      Source* const source = next_source();
+      ReplaySource* const source = next_source();
       if (source == nullptr) {
         return Went::to_the_end;
       }
-      const Stored& stored = source->entries[source->at];
-      Entry entry = stored.entry;
-      entry.frame = std::string_view(source->bytes).substr(stored.at, stored.size);
-      if (source->expected ? entry.first != *source->expected : entry.first > source->range.from) {
-        report_gap(*source, source->expected.value_or(source->range.from), entry.first);
-      }
-      const Offset from = std::max(entry.first, source->range.from);
-      const Offset to = std::min(entry.next(), source->range.stop);
-      const bool wanted = from < to && filter.wants(source->range.partition, entry.generation);
+      source->require_whole();
+      const auto& head = source->head();
+      const LogRange& range = source->range();
+      const Offset from = std::max(head.first, range.from);
+      const Offset to = std::min(head.next(), range.stop);
+      const bool wanted = from < to && filter.wants(range.partition, head.generation);
       if (wanted) {
-        decode_entry(decoder, entry, topic.name, source->range.partition, lines);
-        run = {source->range.partition, entry.generation, entry.id, entry.first, entry.events, lines,
-               source->entry_id};
+        run = {range.partition,     head.generation, head.id,
+               head.first,          head.events,     source->lines(decoder, lines),
+               source->last_entry()};
         run_source = source;
         cut(from, to);
       }
-      passed += from < to ? to - from : 0;
-      source->time = std::max(source->time, entry.id.milliseconds);
-      source->expected = entry.next();
-      source->entry_id_before = source->entry_id;
-      source->entry_id = entry.id;
-      ++source->at;
-      put_back(*source);
+      passed += source->pass();
       if (wanted) {
         return Went::on;
       }
@@ -360,15 +251,11 @@ struct Replay::Impl {
     }
   }
 
-  [[nodiscard]] Cursor place_of(const Source& source) const {
+  [[nodiscard]] Cursor place_of(const ReplaySource& source) const {
     if (&source == run_source && (given || run.events > 0)) {
-      return {given.value_or(run.first), source.entry_id_before};
+      return source.place_at(given.value_or(run.first));
     }
-    const LogRange& range = source.range;
-    if (source.expected && *source.expected > range.stop) {
-      return {std::max(range.from, range.stop), source.entry_id_before};
-    }
-    return {std::max(range.from, source.expected.value_or(range.from)), source.entry_id};
+    return source.place();
   }
 
   redis::Session& session;
@@ -376,13 +263,13 @@ struct Replay::Impl {
   ReplayOptions options;
   EventFilter filter;
   FrameDecoder decoder;
-  std::vector<Source> sources;
-  std::vector<Source*> waiting;  // for an answer
-  std::vector<Source*> ready;    // a heap: the next entry first
-  std::size_t bytes_per_source = 0;
-  std::string lines;  // of the present entry
-  EventRun run;       // what is left of it
-  const Source* run_source = nullptr;
+  std::optional<TopicArchive> archive;
+  std::vector<std::unique_ptr<ReplaySource>> sources;
+  std::vector<ReplaySource*> waiting;  // for a look
+  std::vector<ReplaySource*> ready;    // a heap: the next entry first
+  std::string lines;                   // of the present entry
+  EventRun run;                        // what is left of it
+  const ReplaySource* run_source = nullptr;
   std::optional<Offset> given;  // the first of the events that next() returned last
   Generation generation_max{std::numeric_limits<Generation::rep>::max()};
   std::uint64_t in_range = 0;
@@ -411,10 +298,15 @@ std::uint64_t Replay::events_matched() const {
   return impl_->matched;
 }
 
+std::uint64_t Replay::archive_bytes_read() const {
+  return impl_->archive ? impl_->archive->bytes_read() : 0;
+}
+
 std::vector<LogPlace> Replay::ends() const {
   std::vector<LogPlace> out;
-  for (const Source& source : impl_->sources) {
-    out.push_back({source.range.partition, source.range.log_last, source.range.log_next});
+  for (const auto& source : impl_->sources) {
+    const LogRange& range = source->range();
+    out.push_back({range.partition, range.log_last, range.log_next});
   }
   return out;
 }
@@ -422,8 +314,8 @@ std::vector<LogPlace> Replay::ends() const {
 ResumeAt Replay::resume_at() const {
   ResumeAt at;
   at.generation = impl_->topic.active;
-  for (const Source& source : impl_->sources) {
-    at.places[source.range.partition] = impl_->place_of(source);
+  for (const auto& source : impl_->sources) {
+    at.places[source->range().partition] = impl_->place_of(*source);
   }
   return at;
 }

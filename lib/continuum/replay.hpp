@@ -1,5 +1,8 @@
 // Reading a topic's logs back: chosen events, in append order across partitions.
 //
+// With an archive, what the logs do not have any more is read there, as one sequence with them: also what is
+// trimmed while we read, as long as it was archived before.
+//
 // A replay ends at the end that every log had at its start, or a little before it when the topic was resized
 // just then: no event of a key comes before one that is older. Order: (generation, time of the entry,
 // partition, offset), which keeps the order of every key, also over a resize. What should be there and is not
@@ -46,12 +49,14 @@ struct ReplayOptions {
   EventFilter::Options filter;
   RangeOptions range;  // by offset: with exactly one partition; by event time: goes into the filter
   std::optional<std::uint64_t> events_max;
+  std::optional<std::string> archive;  // the directory
 };
 
 class Replay {
  public:
   // Asks for both ends of the range in every partition. Throws Error{loss} when the range is no longer kept,
-  // and Error{usage} for options that contradict each other. `session` and `topic` must outlive it.
+  // and Error{usage} for options that contradict each other, or an archive that is none of the topic.
+  // `session` and `topic` must outlive it.
   Replay(redis::Session& session, const Topic& topic, ReplayOptions options);
   ~Replay();
   Replay(const Replay&) = delete;
@@ -68,6 +73,8 @@ class Replay {
   [[nodiscard]] std::uint64_t events_passed() const;
   // What came out of next().
   [[nodiscard]] std::uint64_t events_matched() const;
+  // Of the disk.
+  [[nodiscard]] std::uint64_t archive_bytes_read() const;
   [[nodiscard]] std::vector<LogPlace> ends() const;
   // Where a later replay goes on (RangeOptions::resume): before the events that next() returned last, or
   // behind all that were passed when it returned none.

@@ -27,11 +27,6 @@ constexpr std::size_t cursors_asked_at_once = 64;
 constexpr std::string_view place_prefix = "at.";
 constexpr std::string_view copied_prefix = "to.";
 
-// What our clock and the server's may disagree on, and what a write takes.
-Milliseconds margin_of(Milliseconds lease) {
-  return std::min(lease / 10, Milliseconds(500));
-}
-
 std::string random_owner() {
   std::random_device random;
   std::string owner;

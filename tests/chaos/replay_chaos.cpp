@@ -3,13 +3,17 @@
 #include "redis/log_data.hpp"
 
 #include "continuum/event.hpp"
+#include "continuum/lease.hpp"
 
 #include <doctest/doctest.h>
 
+#include <atomic>
 #include <ctime>
+#include <filesystem>
 #include <memory>
 #include <random>
 #include <set>
+#include <thread>
 
 using namespace continuum;
 using namespace std::chrono_literals;
@@ -62,6 +66,59 @@ Copied copied(test::Forum& forum) {
       ++out.events;
     }
   }
+  return out;
+}
+
+// Removes from the log what the archive has, again and again, as fast as it grows.
+class Trimmer {
+ public:
+  explicit Trimmer(test::Forum& forum) : forum_(forum), thread_([this] { run(); }) {}
+  ~Trimmer() {
+    ends_ = true;
+    thread_.join();
+  }
+  Trimmer(const Trimmer&) = delete;
+  Trimmer& operator=(const Trimmer&) = delete;
+
+ private:
+  void run() {
+    const auto session = forum_.server().session();
+    while (!ends_) {
+      for (std::uint32_t p = 0; p < test::Forum::partitions; ++p) {
+        const Partition partition(p);
+        redis::Request ask;
+        ask.command("HGETALL", group_key("forum", partition, "archive"));
+        const auto state = parse_group(session->call(std::move(ask))[0]);
+        if (state && state->cursor.entry != EntryId()) {
+          const EntryId kept{state->cursor.entry.milliseconds, state->cursor.entry.sequence + 1};
+          redis::Request trim;
+          trim.command("XTRIM", log_key("forum", partition), "MINID", kept.text());
+          (void)session->call(std::move(trim));
+        }
+      }
+    }
+  }
+
+  test::Forum& forum_;
+  std::atomic<bool> ends_ = false;
+  std::thread thread_;
+};
+
+// What was replayed of each partition, with its places. The offsets follow each other from 0 on.
+std::vector<std::string> partitions_of(const std::string& text) {
+  std::vector<std::string> out(test::Forum::partitions);
+  std::vector<std::uint64_t> next(test::Forum::partitions);
+  std::uint64_t wrong = 0;
+  for (std::size_t at = 0; at < text.size();) {
+    const std::size_t end = text.find('\n', at) + 1;
+    const std::string line = text.substr(at, end - at);
+    at = end;
+    const std::size_t partition = std::stoul(line.substr(line.find(':') + 1));
+    const std::uint64_t offset = std::stoull(line.substr(line.find("\"offset\":") + 9));
+    wrong += offset != next.at(partition)++ ? 1U : 0U;
+    out[partition] += line;
+  }
+  CHECK(wrong == 0);
   return out;
 }
 
@@ -237,4 +294,55 @@ TEST_CASE("a replay to a topic outlives a server that is killed and started agai
   CHECK(all.events == forum.published());
   CHECK(all.twice == 0);
   CHECK(all.out_of_order == 0);
+}
+
+TEST_CASE("replays over an archive that grows and a log that is trimmed behind it have every event") {
+  test::Forum forum;
+  Random random;
+  CAPTURE(random.seed());
+  std::filesystem::create_directory(forum.file("store"));
+  const auto start_archiver = [&] {
+    return std::make_unique<test::Process>(
+        std::vector<std::string>{test::binary(), "work", "-u", forum.server().url(), "-t", "forum",
+                                 "--archive", forum.file("store"), "--lease", "500ms"},
+        test::Process::Redirect{"/dev/null", "/dev/null", forum.file("archiver")});
+  };
+  auto archiver = start_archiver();
+  const int rounds = test::is_long() ? 40 : 8;
+  std::vector<std::string> before(test::Forum::partitions);
+  const auto run = [&](const std::vector<std::string>& more) {
+    const std::string name = forum.file("replayed");
+    std::filesystem::remove(name);
+    test::Process process(replay(forum, more), {"/dev/null", name, forum.file("said")});
+    const int status = test::end_of(process);
+    CAPTURE(test::read_file(forum.file("said")));
+    CHECK(status == 0);
+    const auto now = partitions_of(test::read_file(name));
+    for (std::size_t p = 0; p < now.size(); ++p) {
+      CAPTURE(p);
+      CHECK(now[p].starts_with(before[p]));
+    }
+    before = now;
+  };
+  {
+    const Trimmer trimmer(forum);
+    auto publisher = forum.start_publishing(60'000, 10'000);
+    for (int i = 0; i < rounds; ++i) {
+      // Slow enough to be overtaken by the trimmer, and as fast as it goes.
+      run({"--archive", forum.file("store"), "--meta", "--rate", random.one_of(2) ? "40000/s" : "1000000/s"});
+      if (random.one_of(3)) {
+        archiver->signal(SIGKILL);
+        archiver->wait();
+        archiver = start_archiver();
+      }
+    }
+    CHECK(test::end_of(publisher) == 0);
+    run({"--archive", forum.file("store"), "--meta"});
+  }
+  const auto all = forum.handled("replayed");
+  CHECK(all.events == forum.published());
+  CHECK(all.out_of_order == 0);
+  CHECK(all.repeats == 0);
+  // The archive was needed.
+  CHECK(test::run(replay(forum, {})).status == 4);
 }

@@ -98,7 +98,7 @@ struct ArchiveReader::Impl {
   void open_segment() {
     const Offset first = segments[segment_index];
     close_segment();
-    file.emplace(directory, first, whole ? stream_bytes : header_window_bytes);
+    file.emplace(directory, first, choice.ahead_bytes.value_or(whole ? stream_bytes : header_window_bytes));
     limit = segment_index + 1 < segments.size() ? std::optional(segments[segment_index + 1]) : std::nullopt;
     record = 0;
     if (!whole || (choice.from && *choice.from > first)) {

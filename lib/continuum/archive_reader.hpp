@@ -9,6 +9,7 @@
 #include "continuum/log.hpp"
 #include "continuum/types.hpp"
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -26,6 +27,8 @@ struct ArchiveChoice {
   std::optional<SystemTime> until = std::nullopt;
   // Frames that cannot hold it are passed over; those that come still have other keys too.
   std::optional<std::string> key = std::nullopt;
+  // Read from the disk at once at least; as much as seems useful, if it is not said.
+  std::optional<std::size_t> ahead_bytes = std::nullopt;
 };
 
 // Views are valid until the next one is asked for.

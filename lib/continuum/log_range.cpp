@@ -180,7 +180,7 @@ class RangeFinder {
 
   void begin_at_offset(LogRange& range, const Kept& kept) const {
     range.from = *options_.from;
-    if (range.from >= kept.ends.state.next || options_.to <= options_.from) {
+    if (range.from >= kept.ends.state.next || (options_.to && *options_.to <= range.from)) {
       return;
     }
     if (range.from < kept.first()) {

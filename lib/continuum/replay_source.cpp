@@ -112,11 +112,26 @@ void ReplaySource::require_whole() const {
   if (!follows) {
     report_gap(head_.first);
   }
-  if (seam_ && !archived_ && head_.id <= *seam_) {
+  if (seam_ && !archived_) {
+    require_seam();
+  }
+}
+
+// A log that was put back, or lost its end, and went on has other events at offsets that are archived, too.
+void ReplaySource::require_seam() const {
+  EntryId archived = *seam_;
+  bool belong_together = head_.id > archived;
+  if (belong_together && head_.events > 0) {
+    archived = archive_->entry_of(range_.partition, head_.first).value_or(head_.id);
+    belong_together = head_.id == archived;
+  }
+  if (!belong_together) {
     fail(ErrorKind::loss,
-         "{}: offset {} is entry {} of the log, and what comes before it is entry {} of the archive: they do "
-         "not belong together. Was the server restored from a copy, or did it fail over and lose events?",
-         continuum::place(topic_, range_.partition), head_.first, head_.id.text(), seam_->text());
+         "{}: offset {} is entry {} in the log, and entry {} is {} in the archive: they do not belong "
+         "together. "
+         "Was the server restored from a copy, or did it fail over and lose events?",
+         continuum::place(topic_, range_.partition), head_.first, head_.id.text(), archived.text(),
+         archived == *seam_ ? "before it" : "there");
   }
 }
 

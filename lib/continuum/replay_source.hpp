@@ -97,6 +97,7 @@ class ReplaySource {
   [[nodiscard]] bool look_into_archive();
   [[noreturn]] void fail_fill(const Error& error) const;
   [[noreturn]] void report_gap(Offset found) const;
+  void require_seam() const;
   void add(const Entry& entry);
 
   LogRange range_;

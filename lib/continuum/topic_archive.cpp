@@ -14,15 +14,29 @@ namespace {
 // Fewer are read before threads have started.
 constexpr std::uint64_t ahead_from_events = 50'000;
 constexpr unsigned ahead_threads = 2;
+// From the disk, by all readings together and by each.
+constexpr std::size_t ahead_bytes_all = std::size_t{64} << 20;
+constexpr std::size_t ahead_bytes_min = 64 << 10;
+constexpr std::size_t ahead_bytes_max = 1 << 20;
+constexpr std::size_t few_bytes = 4096;
 // What is handed over at once: worth a wake-up, and still in a cache.
 constexpr std::size_t batch_bytes = 256 << 10;
 constexpr std::size_t batch_entries_max = 8192;
+
+ArchiveChoice with_ahead_bytes(ArchiveChoice choice, std::size_t bytes) {
+  choice.ahead_bytes = bytes;
+  return choice;
+}
 
 }  // namespace
 
 TopicArchive::TopicArchive(const std::string& path, const Topic& topic,
                            const std::vector<Partition>& partitions)
-    : directory_(path), topic_(topic.name), log_id_(topic.log_id) {
+    : directory_(path),
+      topic_(topic.name),
+      log_id_(topic.log_id),
+      ahead_bytes_(std::clamp(ahead_bytes_all / std::max<std::size_t>(1, partitions.size()), ahead_bytes_min,
+                              ahead_bytes_max)) {
   // Before it is looked for the partitions, for its messages.
   const auto archived = choose_partitions(directory_, {.topics = {topic_}});
   const auto foreign = directory_.foreign_partitions(topic_);
@@ -63,6 +77,22 @@ SystemTime TopicArchive::first_time(Partition partition) {
   return SystemTime(Milliseconds(static_cast<std::int64_t>(entry->id.milliseconds)));
 }
 
+std::optional<EntryId> TopicArchive::entry_of(Partition partition, Offset first) {
+  try {
+    Reading reading(*this, partition, {.from = first});
+    auto entry = reading.next();
+    while (entry && entry->barrier() && entry->first == first) {
+      entry = reading.next();
+    }
+    return entry && entry->first == first ? std::optional(entry->id) : std::nullopt;
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::loss) {
+      throw;
+    }
+    return std::nullopt;
+  }
+}
+
 std::uint64_t TopicArchive::bytes_read() const {
   std::uint64_t bytes = bytes_read_;
   for (const Reading* reading : readings_) {
@@ -75,9 +105,9 @@ std::uint64_t TopicArchive::bytes_read() const {
 
 TopicArchive::Reading::Reading(TopicArchive& archive, Partition partition, ArchiveChoice choice)
     : archive_(archive),
-      reader_(archive.directory_, archive.topic_, partition, archive.log_id_, choice),
-      reads_ahead_(choice.from && choice.to && *choice.to >= *choice.from + ahead_from_events &&
-                   !choice.key) {
+      reads_ahead_(choice.from && choice.to && *choice.to >= *choice.from + ahead_from_events && !choice.key),
+      reader_(archive.directory_, archive.topic_, partition, archive.log_id_,
+              with_ahead_bytes(std::move(choice), reads_ahead_ ? archive.ahead_bytes_ : few_bytes)) {
   if (reads_ahead_ && !archive_.pool_) {
     archive_.pool_.emplace(ahead_threads);
   }

@@ -37,6 +37,8 @@ class TopicArchive {
   [[nodiscard]] Offset find(Partition partition, SystemTime time, Offset end);
   // Of its oldest entry.
   [[nodiscard]] SystemTime first_time(Partition partition);
+  // Of the entry whose first event that is; nullopt when there is none, or it is damaged.
+  [[nodiscard]] std::optional<EntryId> entry_of(Partition partition, Offset first);
 
   // The entries that overlap [from, to), all of them; of a key, those that can hold it. Long ranges are read,
   // decompressed and checked by other threads, ahead of who asks for them.
@@ -62,9 +64,9 @@ class TopicArchive {
     void wait();
 
     TopicArchive& archive_;
+    const bool reads_ahead_;
     ArchiveReader reader_;  // of the one who fills a batch
     std::atomic<std::uint64_t> bytes_read_ = 0;
-    bool reads_ahead_;
     Batch present_;
     std::size_t at_ = 0;  // in present_.entries
     std::size_t line_at_ = 0;
@@ -82,6 +84,7 @@ class TopicArchive {
   ArchiveDirectory directory_;
   const std::string topic_;
   const std::string log_id_;
+  const std::size_t ahead_bytes_;  // of each reading that reads ahead
   std::map<Partition, Offset> first_;
   std::optional<DecodePool> pool_;  // once it is needed
   std::uint64_t bytes_read_ = 0;    // by those that are over

@@ -446,10 +446,17 @@ TEST_SUITE("replay archive") {
       archived.data.command("HSET", archived.data.meta(0), "next", 9);
       check_contains(loss_of(archived, archived.both()).message, "they do not belong together");
     }
-    SUBCASE("and its offsets are given twice") {
-      archived.data.command("XADD", archived.data.log(0), "*", "n", 1, "o", 6, "g", 1, "e", line);
+    SUBCASE("and its offsets are given again, in other entries") {
+      archived.data.command("XADD", archived.data.log(0), "*", "n", 3, "o", 6, "g", 1, "e",
+                            line + line + line);
+      archived.data.command("HSET", archived.data.meta(0), "next", 9);
+      check_contains(loss_of(archived, archived.both()).message, "offset 6 comes where 8 is expected");
+    }
+    SUBCASE("and its offsets are given again") {
+      archived.data.command("XADD", archived.data.log(0), "*", "n", 3, "o", 4, "g", 1, "e",
+                            line + line + line);
       archived.data.command("HSET", archived.data.meta(0), "next", 7);
-      check_contains(loss_of(archived, archived.both()).message, "offset");
+      check_contains(loss_of(archived, archived.both()).message, "they do not belong together");
     }
   }
 

@@ -91,7 +91,8 @@ bool ReplaySource::look_into_archive() {
 }
 
 void ReplaySource::fail_fill(const Error& error) const {
-  if (error.kind() != ErrorKind::loss) {
+  // A directory that is not there is none that has the events.
+  if (error.kind() != ErrorKind::loss && error.kind() != ErrorKind::usage) {
     throw error;
   }
   const std::string behind = has_logged()

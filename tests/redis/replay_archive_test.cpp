@@ -385,7 +385,14 @@ TEST_SUITE("replay archive") {
     archived.archive(0);
     archived.trim_archived(0);
     CHECK(replayed(archived, archived.both()).in_range == 8);
+    Replay replay(*archived.session, archived.data.topic(), archived.both());
     archived.trim_all(1);
+    check_contains(test::error_of(ErrorKind::loss,
+                                  [&] {
+                                    while (replay.next()) {
+                                    }
+                                  }),
+                   "topic t, partition 1: the log does not have offsets 0 to 3 any more");
     check_contains(loss_of(archived, archived.both()).message,
                    "topic t, partition 1: offsets 0 to 3 are gone");
   }
@@ -498,6 +505,7 @@ TEST_SUITE("replay archive") {
       return options;
     }());
     const auto of_key = replayed(archived, key);
+    const auto everything = replayed(archived, {});
     archived.trim_archived(0);
     const std::uint64_t size = test::bytes_of(archived.place.segments().front()).size();
     const auto time_again = replayed(archived, minute);
@@ -508,6 +516,16 @@ TEST_SUITE("replay archive") {
     const auto key_again = replayed(archived, key);
     CHECK(key_again == of_key);
     CHECK(key_again.bytes_read < size / 5);
+    // All of it is read ahead, and so is the damage in it.
+    CHECK(replayed(archived, archived.both()) == everything);
+    const auto path = archived.place.segments().front();
+    std::string bytes = test::bytes_of(path);
+    bytes[size / 2] = static_cast<char>(bytes[size / 2] ^ 1);
+    test::put_bytes(path, bytes);
+    const Lost lost = loss_of(archived, archived.both());
+    check_contains(lost.message, path.string());
+    CHECK(lost.before.size() > everything.lines.size() / 3);
+    CHECK(everything.lines.starts_with(lost.before));
   }
 
   TEST_CASE("what is no archive of the topic is refused") {

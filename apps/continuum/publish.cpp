@@ -374,7 +374,7 @@ int run_publish(const Context& context, Arguments args) {
                                         args.create ? MissingTopic::create : MissingTopic::refuse);
   warn_of_loss(context, *session);
 
-  args.publish.stop = stop_descriptor();
+  args.publish.stop = stop_descriptor(Again::counts);
   Reporter reporter(context, args, rejects ? &*rejects : nullptr, total_bytes(sources));
   const auto started = std::chrono::steady_clock::now();
   const auto summary = publish(*session, topic, args.publish, std::move(sources), reporter.hooks());

@@ -349,7 +349,7 @@ int replay_once(const Context& context, Options options, redis::Session& session
   auto target = handlers_of(context, options, topic);
   Replay replay(session, topic, options.replay);
   if (target) {
-    options.play.stop = stop_descriptor();
+    options.play.stop = stop_descriptor(Again::counts);
     target->stop_by(options.play.stop);
   }
   Player player(replay, options.play);
@@ -385,8 +385,10 @@ int replay_by_cursor(const Context& context, Options options, redis::Session& se
         make_target(context, options.target, topic,
                     fmt::format("cursor {} {}", *options.cursor, cursor.state().run), cursor.state().copied);
     options.play.flush_every = move_every;
+    options.play.stop = stop_descriptor(Again::ends);
+  } else {
+    options.play.stop = stop_descriptor(Again::counts);
   }
-  options.play.stop = stop_descriptor();
   target->stop_by(options.play.stop);
   Player player(replay, options.play);
   const auto save = [&] {

@@ -18,18 +18,12 @@ namespace {
 // What the signal handlers below use. Set before they are installed.
 int descriptor = -1;
 HangUp on_hang_up = HangUp::stops;
+Again on_second_stop = Again::counts;
 bool had_terminal = false;
 
 bool stderr_is_terminal() {
   termios ignored{};
   return ::tcgetattr(STDERR_FILENO, &ignored) == 0;
-}
-
-extern "C" void count_signal(int) {
-  const int saved = errno;
-  const std::uint64_t one = 1;
-  [[maybe_unused]] const auto n = ::write(descriptor, &one, sizeof one);
-  errno = saved;
 }
 
 char request_of(int signal) {
@@ -58,6 +52,17 @@ void on_signal(int signal, void (*handler)(int)) {
   ::sigaction(signal, &action, nullptr);
 }
 
+extern "C" void count_signal(int) {
+  const int saved = errno;
+  const std::uint64_t one = 1;
+  [[maybe_unused]] const auto n = ::write(descriptor, &one, sizeof one);
+  if (on_second_stop == Again::ends) {
+    on_signal(SIGINT, SIG_DFL);
+    on_signal(SIGTERM, SIG_DFL);
+  }
+  errno = saved;
+}
+
 // There is nothing to reread or to print yet.
 extern "C" void let_request_pass(int signal) {
   if (request_of(signal) == 't') {
@@ -83,7 +88,8 @@ void let_requests_pass(HangUp hang_up) {
   on_requests(hang_up, let_request_pass);
 }
 
-int stop_descriptor() {
+int stop_descriptor(Again again) {
+  on_second_stop = again;
   descriptor = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   check(descriptor >= 0, "no descriptor for signals");
   on_signal(SIGINT, count_signal);

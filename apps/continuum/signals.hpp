@@ -5,9 +5,14 @@
 
 namespace continuum::app {
 
+// What a second signal does.
+enum class Again : std::uint8_t {
+  counts,  // for those who look at the descriptor whatever they wait for
+  ends,    // the process, there and then
+};
 // From here on SIGINT and SIGTERM are counted by an eventfd instead of ending the process: once means finish
 // what is under way, twice means end at once. Owned by the process; call it once.
-[[nodiscard]] int stop_descriptor();
+[[nodiscard]] int stop_descriptor(Again again);
 
 enum class HangUp : std::uint8_t {
   stops,    // as SIGTERM

@@ -26,6 +26,9 @@ struct ArchiveReader::Impl {
       : directory(archive, topic, partition),
         choice(std::move(chosen)),
         whole(!choice.since && !choice.until && !choice.key) {
+    if (choice.indexes == nullptr) {
+      choice.indexes = &own_indexes;
+    }
     if (choice.key) {
       key_hash = archive_key_hash(*choice.key);
     }
@@ -102,10 +105,8 @@ struct ArchiveReader::Impl {
     limit = segment_index + 1 < segments.size() ? std::optional(segments[segment_index + 1]) : std::nullopt;
     record = 0;
     if (!whole || (choice.from && *choice.from > first)) {
-      index.emplace(directory, identity, *file);
-      bytes_read += index->bytes_read();
+      index = choice.indexes->index_of(directory, identity, *file, bytes_read);
     }
-    // Views into the index that was moved would dangle: it stays where it is.
     scan_from(index ? index->covered_bytes() : 0, index ? index->next() : first);
   }
 
@@ -388,7 +389,8 @@ struct ArchiveReader::Impl {
 
   PartitionDirectory directory;
   ArchiveChoice choice;
-  bool whole;  // by offsets at most
+  ArchiveIndexes own_indexes;  // when none are shared
+  bool whole;                  // by offsets at most
   std::uint64_t key_hash = 0;
   ArchiveIdentity identity;
   std::vector<Offset> segments;
@@ -398,7 +400,7 @@ struct ArchiveReader::Impl {
   std::size_t segment_index = 0;
   std::optional<Offset> limit;  // where the next segment begins
   std::optional<SegmentFile> file;
-  std::optional<SegmentIndex> index;
+  std::shared_ptr<const SegmentIndex> index;
   std::size_t record = 0;  // the next one of the index
   std::optional<SegmentScanner> scanner;
   Offset expected;
@@ -418,6 +420,25 @@ struct ArchiveReader::Impl {
   Offset at;
   EntryId last_id;
 };
+
+std::shared_ptr<const SegmentIndex> ArchiveIndexes::index_of(const PartitionDirectory& directory,
+                                                             const ArchiveIdentity& identity,
+                                                             SegmentFile& segment,
+                                                             std::uint64_t& bytes_read) {
+  const std::lock_guard lock(mutex_);
+  const std::pair place(directory.partition(), segment.first());
+  if (const auto known = indexes_.find(place); known != indexes_.end()) {
+    return known->second;
+  }
+  if (bytes_ >= bytes_max) {
+    indexes_.clear();
+    bytes_ = 0;
+  }
+  const auto index = std::make_shared<const SegmentIndex>(directory, identity, segment);
+  bytes_read += index->bytes_read();
+  bytes_ += index->bytes_read();
+  return indexes_[place] = index;
+}
 
 ArchiveReader::ArchiveReader(const ArchiveDirectory& archive, std::string_view topic, Partition partition,
                              const std::optional<std::string>& log_id, ArchiveChoice choice)

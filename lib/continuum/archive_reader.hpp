@@ -6,17 +6,38 @@
 #pragma once
 
 #include "continuum/archive_directory.hpp"
+#include "continuum/archive_index.hpp"
 #include "continuum/log.hpp"
 #include "continuum/types.hpp"
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 
 namespace continuum {
+
+// Indexes that readers of one archive have read, for those that come after them. Safe to share over threads.
+class ArchiveIndexes {
+ public:
+  // `bytes_read` grows when it has to be read.
+  [[nodiscard]] std::shared_ptr<const SegmentIndex> index_of(const PartitionDirectory& directory,
+                                                             const ArchiveIdentity& identity,
+                                                             SegmentFile& segment, std::uint64_t& bytes_read);
+
+ private:
+  // When there is more, all are forgotten.
+  static constexpr std::uint64_t bytes_max = std::uint64_t{32} << 20;
+
+  std::mutex mutex_;
+  std::map<std::pair<Partition, Offset>, std::shared_ptr<const SegmentIndex>> indexes_;
+  std::uint64_t bytes_ = 0;
+};
 
 // Entries that overlap [from, to) and whose time is in [since, until).
 struct ArchiveChoice {
@@ -29,6 +50,8 @@ struct ArchiveChoice {
   std::optional<std::string> key = std::nullopt;
   // Read from the disk at once at least; as much as seems useful, if it is not said.
   std::optional<std::size_t> ahead_bytes = std::nullopt;
+  // Outlive the reader.
+  ArchiveIndexes* indexes = nullptr;
 };
 
 // Views are valid until the next one is asked for.

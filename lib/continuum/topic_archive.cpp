@@ -23,8 +23,9 @@ constexpr std::size_t few_bytes = 4096;
 constexpr std::size_t batch_bytes = 256 << 10;
 constexpr std::size_t batch_entries_max = 8192;
 
-ArchiveChoice with_ahead_bytes(ArchiveChoice choice, std::size_t bytes) {
-  choice.ahead_bytes = bytes;
+ArchiveChoice choice_with(ArchiveChoice choice, ArchiveIndexes& indexes, std::size_t ahead_bytes) {
+  choice.indexes = &indexes;
+  choice.ahead_bytes = ahead_bytes;
   return choice;
 }
 
@@ -106,8 +107,9 @@ std::uint64_t TopicArchive::bytes_read() const {
 TopicArchive::Reading::Reading(TopicArchive& archive, Partition partition, ArchiveChoice choice)
     : archive_(archive),
       reads_ahead_(choice.from && choice.to && *choice.to >= *choice.from + ahead_from_events && !choice.key),
-      reader_(archive.directory_, archive.topic_, partition, archive.log_id_,
-              with_ahead_bytes(std::move(choice), reads_ahead_ ? archive.ahead_bytes_ : few_bytes)) {
+      reader_(
+          archive.directory_, archive.topic_, partition, archive.log_id_,
+          choice_with(std::move(choice), archive.indexes_, reads_ahead_ ? archive.ahead_bytes_ : few_bytes)) {
   if (reads_ahead_ && !archive_.pool_) {
     archive_.pool_.emplace(ahead_threads);
   }

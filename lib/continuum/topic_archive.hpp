@@ -85,6 +85,7 @@ class TopicArchive {
   const std::string topic_;
   const std::string log_id_;
   const std::size_t ahead_bytes_;  // of each reading that reads ahead
+  ArchiveIndexes indexes_;
   std::map<Partition, Offset> first_;
   std::optional<DecodePool> pool_;  // once it is needed
   std::uint64_t bytes_read_ = 0;    // by those that are over

@@ -10,6 +10,7 @@
 #include <array>
 #include <cerrno>
 #include <csignal>
+#include <cstdint>
 #include <cstdlib>
 #include <functional>
 #include <string>
@@ -114,9 +115,26 @@ TEST_CASE("a hangup that was ignored at the start stays ignored") {
 
 TEST_CASE("the descriptor of stops counts both signals") {
   CHECK(in_child([] {
-          const int fd = stop_descriptor();
+          const int fd = stop_descriptor(Again::counts);
           ::raise(SIGINT);
           ::raise(SIGTERM);
           return bytes_in(fd).substr(0, 1);
         }) == "\x02");
+}
+
+TEST_CASE("a second request to stop ends who waits for something else") {
+  const pid_t pid = ::fork();
+  if (pid == 0) {
+    std::signal(SIGTERM, SIG_DFL);
+    const int fd = stop_descriptor(Again::ends);
+    ::raise(SIGTERM);
+    std::uint64_t count = 0;
+    const bool counted = ::read(fd, &count, sizeof count) == sizeof count && count == 1;
+    ::raise(counted ? SIGTERM : SIGABRT);
+    ::_exit(0);
+  }
+  int status = 0;
+  ::waitpid(pid, &status, 0);
+  REQUIRE(WIFSIGNALED(status));
+  CHECK(WTERMSIG(status) == SIGTERM);
 }

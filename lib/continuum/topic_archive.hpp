@@ -48,7 +48,7 @@ class TopicArchive {
     ~Reading();
     Reading(const Reading&) = delete;
     Reading& operator=(const Reading&) = delete;
-    // As ArchiveReader::next().
+    // As ArchiveReader::next(), but for frames and producers.
     [[nodiscard]] std::optional<ArchivedEntry> next();
 
    private:

@@ -1,7 +1,7 @@
 // How a partition's worker passes from one generation of the ring to the next (PROTOCOLS: Barriers).
 #include "continuum/error.hpp"
 #include "continuum/partition_worker.hpp"
-#include "continuum/ring.hpp"
+#include "continuum/ring_change.hpp"
 
 #include <algorithm>
 
@@ -66,31 +66,6 @@ asio::awaitable<void> PartitionWorker::reach(Generation generation) {
   }
 }
 
-namespace {
-
-// The partitions that had keys before which are `to`'s now.
-std::vector<Partition> donors_of(const RingDescription& before, const RingDescription& after, Partition to) {
-  const std::vector<RingPoint> old_points = Ring(before).points();
-  const std::vector<RingPoint> new_points = Ring(after).points();
-  const RingPoints old_ring(old_points);
-  const RingPoints new_ring(new_points);
-  std::vector<Partition> donors;
-  // Between two neighbouring points of both rings together no owner changes.
-  for (const auto* points : {&old_points, &new_points}) {
-    for (const RingPoint& point : *points) {
-      const Partition had = old_ring.at_or_after(point.hash).partition;
-      if (had != to && new_ring.at_or_after(point.hash).partition == to) {
-        donors.push_back(had);
-      }
-    }
-  }
-  std::sort(donors.begin(), donors.end());
-  donors.erase(std::unique(donors.begin(), donors.end()), donors.end());
-  return donors;
-}
-
-}  // namespace
-
 // Whether nothing that `generation` moved here from another partition is still being handled there.
 asio::awaitable<bool> PartitionWorker::ready_for(Generation generation) {
   if (generation == Generation(1)) {
@@ -113,16 +88,16 @@ asio::awaitable<bool> PartitionWorker::ready_for(Generation generation) {
          "{}: the topic does not describe generation {} of its ring, which its log speaks of", where_,
          generation);
   }
-  const auto donors = donors_of(before->second, after->second, tenure_.partition);
-  if (donors.empty()) {
+  const auto givers = donors(Ring(before->second), Ring(after->second), tenure_.partition);
+  if (givers.empty()) {
     co_return true;
   }
   redis::Request passed;
-  for (const Partition donor : donors) {
+  for (const Partition donor : givers) {
     passed.command("HGET", group_key(place_.topic.name, donor, place_.options.group), "passed");
   }
   const redis::Replies answers = co_await shift_.control.call(std::move(passed));
-  for (std::size_t i = 0; i < donors.size(); ++i) {
+  for (std::size_t i = 0; i < givers.size(); ++i) {
     if (answers[i].is_nil() || answers[i].number() < generation.value) {
       co_return false;
     }

@@ -1,6 +1,7 @@
 #include "continuum/ring.hpp"
 
 #include "continuum/error.hpp"
+#include "continuum/ring_hash.hpp"
 
 // Labels and keys are short: a call into the shared library would cost more than the hash.
 #define XXH_INLINE_ALL
@@ -17,284 +18,141 @@
 namespace continuum {
 namespace {
 
-constexpr std::string_view algorithm_xxh3 = "xxh3";
-constexpr std::uint32_t weight_one = 1000;
-constexpr std::uint32_t weight_min = 1;
-constexpr std::uint32_t weight_max = 1000 * weight_one;
-constexpr std::uint64_t points_max = 4'194'304;
-
-std::uint64_t hash_of(std::string_view bytes) {
+std::uint64_t xxh3(std::string_view bytes) {
   return XXH3_64bits(bytes.data(), bytes.size());
 }
 
 // Not inlined: g++ 12 would take the branches for long inputs as reads beyond the label, and warn.
-[[gnu::noinline]] std::uint64_t hash_of_label(std::string_view label) {
-  return hash_of(label);
+[[gnu::noinline]] std::uint64_t xxh3_of_label(std::string_view label) {
+  return xxh3(label);
 }
 
-std::uint64_t points_of(const RingMember& member, std::uint32_t virtual_nodes) {
-  const std::uint64_t thousandths = std::uint64_t{virtual_nodes} * member.weight_thousandths;
-  return std::max<std::uint64_t>(1, (thousandths + weight_one / 2) / weight_one);
+// The first eight bytes as a number, the first byte first.
+std::uint64_t upper_half(const Md5& digest) {
+  std::uint64_t value = 0;
+  for (std::size_t i = 0; i < 8; ++i) {
+    value = value << 8 | digest[i];
+  }
+  return value;
 }
 
-std::string weight_text(std::uint32_t thousandths) {
-  std::string text = fmt::format("{}", thousandths / weight_one);
-  if (const std::uint32_t rest = thousandths % weight_one; rest != 0) {
-    text += fmt::format(".{:03}", rest);
-    text.erase(text.find_last_not_of('0') + 1);
-  }
-  return text;
+std::uint32_t little_endian(const Md5& digest, std::size_t at) {
+  return std::uint32_t{digest[at]} | std::uint32_t{digest[at + 1]} << 8 |
+         std::uint32_t{digest[at + 2]} << 16 | std::uint32_t{digest[at + 3]} << 24;
 }
 
-// The limits that a description has however it was made. Returns what is wrong, empty when nothing is.
-std::string broken_limit(const RingDescription& description) {
-  if (description.algorithm != algorithm_xxh3) {
-    return "the algorithm is not known: use xxh3";
+// --- hashes of each algorithm <-> places in our space of 64 bits, in the same order
+
+// What makes signed numbers ascend as unsigned ones.
+constexpr std::uint32_t sign_bit = 0x80000000;
+
+std::uint64_t hash_of(RingAlgorithm algorithm, std::string_view key) {
+  switch (algorithm) {
+    case RingAlgorithm::xxh3:
+      return xxh3(key);
+    case RingAlgorithm::murmur3:
+      return murmur3(key);
+    case RingAlgorithm::uhashring:
+      return upper_half(md5(key));
+    case RingAlgorithm::ketama:
+      return little_endian(md5(key), 0);
+    case RingAlgorithm::kafka:
+      return kafka_murmur2(key) & ~sign_bit;
+    case RingAlgorithm::crc32:
+      return crc32(key);
   }
-  if (description.virtual_nodes == 0) {
-    return "virtual nodes per unit of weight must be at least 1 (256 is the default)";
-  }
-  if (description.members.empty()) {
-    return "a ring needs at least one partition";
-  }
-  std::uint64_t points = 0;
-  const RingMember* before = nullptr;
-  for (const RingMember& member : description.members) {
-    if (member.partition.value >= partitions_max) {
-      return fmt::format("partition {} is above the highest, {}", member.partition, partitions_max - 1);
-    }
-    if (before != nullptr && member.partition <= before->partition) {
-      return fmt::format("partition {} does not come after partition {}: each is given once, in rising order",
-                         member.partition, before->partition);
-    }
-    if (member.weight_thousandths < weight_min || member.weight_thousandths > weight_max) {
-      return fmt::format("weight {} of partition {} is outside of 0.001 to 1000",
-                         weight_text(member.weight_thousandths), member.partition);
-    }
-    points += points_of(member, description.virtual_nodes);
-    before = &member;
-  }
-  if (points > points_max) {
-    return fmt::format("{} virtual nodes in all are more than {}: give fewer, or lower weights", points,
-                       points_max);
-  }
-  return {};
+  return 0;
 }
 
-// Reads the grammar of the header. The first thing that does not fit ends it with an Error.
-class DescriptionReader {
- public:
-  explicit DescriptionReader(std::string_view text) : text_(text) {}
-
-  RingDescription read() {
-    RingDescription description;
-    const std::size_t colon = std::min(text_.find(':'), text_.size());
-    description.algorithm = std::string(text_.substr(0, colon));
-    if (description.algorithm != algorithm_xxh3) {
-      wrong(0, "the algorithm is not known: use xxh3");
-    }
-    at_ = colon;
-    expect(':', "behind the algorithm");
-    const std::size_t virtual_nodes_at = at_;
-    description.virtual_nodes = number("the number of virtual nodes");
-    if (description.virtual_nodes == 0) {
-      wrong(virtual_nodes_at, "the number of virtual nodes is 0: at least 1 is needed (256 is the default)");
-    }
-    expect(':', "behind the number of virtual nodes");
-    do {
-      read_member(description);
-    } while (accept(','));
-    if (at_ != text_.size()) {
-      wrong(at_, fmt::format("expected ',' or the end, found {}", found()));
-    }
-    return description;
+std::uint64_t place_of(RingAlgorithm algorithm, std::uint64_t hash) {
+  switch (algorithm) {
+    case RingAlgorithm::murmur3:
+      return (hash ^ sign_bit) << 32;
+    case RingAlgorithm::ketama:
+      return hash << 32;
+    default:
+      return hash;
   }
+}
 
- private:
-  void read_member(RingDescription& description) {
-    const std::size_t member_at = at_;
-    const std::uint32_t first = partition();
-    std::uint32_t last = first;
-    if (accept('-')) {
-      const std::size_t last_at = at_;
-      last = partition();
-      if (last < first) {
-        wrong(last_at, fmt::format("the range ends at {}, before its begin {}", last, first));
-      }
-    }
-    if (!description.members.empty() && first <= description.members.back().partition.value) {
-      wrong(member_at,
-            fmt::format("partition {} does not come after partition {}: each is given once, in rising order",
-                        first, description.members.back().partition));
-    }
-    const std::uint32_t weight = accept('*') ? read_weight() : weight_one;
-    for (std::uint32_t partition = first; partition <= last; ++partition) {
-      const RingMember member{Partition{partition}, weight};
-      points_ += points_of(member, description.virtual_nodes);
-      description.members.push_back(member);
-    }
-    if (points_ > points_max) {
-      wrong(member_at,
-            fmt::format("{} virtual nodes up to here are more than {}: give fewer, or lower weights", points_,
-                        points_max));
-    }
+// "Strictly after the key" is "at or after it" when the points lie one lower. What lies at 0 comes to lie at
+// the end of the ring, where it has the same keys.
+std::uint64_t place_of_point(RingAlgorithm algorithm, std::uint64_t hash) {
+  return place_of(algorithm, hash) - (algorithm == RingAlgorithm::xxh3 ? 0 : 1);
+}
+
+std::uint64_t hash_of_point(RingAlgorithm algorithm, std::uint64_t place) {
+  const std::uint64_t after = place + 1;
+  switch (algorithm) {
+    case RingAlgorithm::murmur3:
+      return after >> 32 ^ sign_bit;
+    case RingAlgorithm::ketama:
+      return after >> 32;
+    case RingAlgorithm::uhashring:
+      return after;
+    default:
+      return place;
   }
+}
 
-  std::uint32_t partition() {
-    const std::size_t number_at = at_;
-    const std::uint32_t partition = number("a partition");
-    if (partition >= partitions_max) {
-      wrong(number_at, fmt::format("partition {} is above the highest, {}", partition, partitions_max - 1));
-    }
-    return partition;
+int bits_of(RingAlgorithm algorithm) {
+  switch (algorithm) {
+    case RingAlgorithm::xxh3:
+    case RingAlgorithm::uhashring:
+      return 64;
+    case RingAlgorithm::kafka:
+      return 31;
+    default:
+      return 32;
   }
+}
 
-  std::uint32_t read_weight() {
-    const std::size_t weight_at = at_;
-    const std::uint32_t whole = number("a weight");
-    std::uint32_t thousandths = 0;
-    if (accept('.')) {
-      if (!at_digit()) {
-        wrong(at_, fmt::format("expected a digit behind the point of the weight, found {}", found()));
-      }
-      for (std::uint32_t unit = weight_one / 10; at_digit(); unit /= 10) {
-        if (unit == 0) {
-          wrong(at_, "a weight has at most 3 decimals");
-        }
-        thousandths += unit * digit();
-      }
+// --- points
+
+void append_points(std::vector<RingPoint>& points, RingAlgorithm algorithm, std::string_view label,
+                   Partition partition) {
+  if (algorithm == RingAlgorithm::xxh3) {
+    points.push_back({xxh3_of_label(label), partition});
+  } else if (algorithm == RingAlgorithm::ketama) {
+    const Md5 digest = md5(label);
+    for (std::size_t at = 0; at < digest.size(); at += 4) {
+      points.push_back({place_of_point(algorithm, little_endian(digest, at)), partition});
     }
-    if (whole > weight_max / weight_one) {
-      wrong(weight_at, "the weight is outside of 0.001 to 1000");
-    }
-    thousandths += whole * weight_one;
-    if (thousandths < weight_min || thousandths > weight_max) {
-      wrong(weight_at, "the weight is outside of 0.001 to 1000");
-    }
-    return thousandths;
+  } else {
+    points.push_back({place_of_point(algorithm, hash_of(algorithm, label)), partition});
   }
+}
 
-  std::uint32_t number(std::string_view what) {
-    if (!at_digit()) {
-      wrong(at_, fmt::format("expected {}, found {}", what, found()));
-    }
-    const std::size_t number_at = at_;
-    if (text_[at_] == '0') {
-      ++at_;
-      if (at_digit()) {
-        wrong(number_at, fmt::format("{} has a leading zero", what));
-      }
-      return 0;
-    }
-    std::uint64_t value = 0;
-    while (at_digit()) {
-      value = 10 * value + digit();
-      if (value > std::numeric_limits<std::uint32_t>::max()) {
-        wrong(number_at, fmt::format("{} is too large", what));
-      }
-    }
-    return static_cast<std::uint32_t>(value);
+std::optional<RingPoints> points_of(const RingDescription& description) {
+  require_sound(description);
+  const RingAlgorithm algorithm = description.algorithm;
+  if (!has_points(algorithm)) {
+    return std::nullopt;
   }
-
-  [[nodiscard]] bool at_digit() const { return at_ < text_.size() && text_[at_] >= '0' && text_[at_] <= '9'; }
-  std::uint32_t digit() { return static_cast<std::uint32_t>(text_[at_++] - '0'); }
-
-  bool accept(char c) {
-    const bool accepted = at_ < text_.size() && text_[at_] == c;
-    at_ += accepted ? 1 : 0;
-    return accepted;
-  }
-
-  void expect(char c, std::string_view where) {
-    if (!accept(c)) {
-      wrong(at_, fmt::format("expected '{}' {}, found {}", c, where, found()));
-    }
-  }
-
-  // Never the byte itself unless it is harmless: descriptions come from a server too.
-  [[nodiscard]] std::string found() const {
-    if (at_ >= text_.size()) {
-      return "the end";
-    }
-    const char c = text_[at_];
-    return c >= ' ' && c <= '~' ? fmt::format("'{}'", c)
-                                : fmt::format("byte 0x{:02x}", static_cast<unsigned char>(c));
-  }
-
-  [[noreturn]] static void wrong(std::size_t byte, std::string_view what) {
-    fail(ErrorKind::usage, "ring description, byte {}: {} (the form is xxh3:256:0-7 or xxh3:256:0-6,7*0.5)",
-         byte, what);
-  }
-
-  std::string_view text_;
-  std::size_t at_ = 0;
-  std::uint64_t points_ = 0;
-};
-
-std::vector<RingPoint> points_of(const RingDescription& description) {
-  if (const std::string broken = broken_limit(description); !broken.empty()) {
-    fail(ErrorKind::usage, "ring description: {}", broken);
-  }
-  std::uint64_t count = 0;
-  for (const RingMember& member : description.members) {
-    count += points_of(member, description.virtual_nodes);
-  }
+  const std::vector<std::uint64_t> counts = points_of_members(description);
   std::vector<RingPoint> points;
-  points.reserve(count);
-  char label[32];
-  for (const RingMember& member : description.members) {
-    char* const number_at = std::to_chars(label, std::end(label), member.partition.value).ptr + 1;
-    number_at[-1] = '-';
-    const std::uint64_t member_points = points_of(member, description.virtual_nodes);
-    for (std::uint64_t i = 0; i < member_points; ++i) {
-      const char* const end = std::to_chars(number_at, std::end(label), i).ptr;
-      const std::uint64_t hash = hash_of_label({label, static_cast<std::size_t>(end - label)});
-      points.push_back({hash, member.partition});
+  points.reserve(std::accumulate(counts.begin(), counts.end(), std::uint64_t{0}));
+  for (std::size_t m = 0; m < counts.size(); ++m) {
+    const Partition partition = description.members[m].partition;
+    std::string label = description.members[m].node_name() + '-';
+    const std::size_t number_at = label.size();
+    constexpr std::size_t number_bytes_max = 20;
+    label.resize(number_at + number_bytes_max);
+    const std::size_t member_end = points.size() + counts[m];
+    for (std::uint64_t i = 0; points.size() < member_end; ++i) {
+      const char* const end = std::to_chars(&label[number_at], label.data() + label.size(), i).ptr;
+      append_points(points, algorithm, {label.data(), static_cast<std::size_t>(end - label.data())},
+                    partition);
     }
   }
-  return points;
+  return RingPoints(points, algorithm == RingAlgorithm::xxh3 ? EqualPoints::lowest_has_them
+                                                             : EqualPoints::highest_has_them);
 }
 
 }  // namespace
 
-RingDescription RingDescription::uniform(std::uint32_t partitions) {
-  if (partitions == 0 || partitions > partitions_max) {
-    fail(ErrorKind::usage, "{} partitions: a ring has 1 to {}", partitions, partitions_max);
-  }
-  RingDescription description;
-  description.members.reserve(partitions);
-  for (std::uint32_t partition = 0; partition < partitions; ++partition) {
-    description.members.push_back({.partition = Partition{partition}});
-  }
-  return description;
-}
-
-RingDescription RingDescription::parse(std::string_view text) {
-  return DescriptionReader(text).read();
-}
-
-std::string RingDescription::text() const {
-  std::string text = fmt::format("{}:{}:", algorithm, virtual_nodes);
-  for (auto first = members.begin(); first != members.end();) {
-    auto last = first;
-    while (last + 1 != members.end() && (last + 1)->partition == last->partition + 1 &&
-           (last + 1)->weight_thousandths == first->weight_thousandths) {
-      ++last;
-    }
-    text += fmt::format("{}{}", first == members.begin() ? "" : ",", first->partition);
-    if (last != first) {
-      text += fmt::format("-{}", last->partition);
-    }
-    if (first->weight_thousandths != weight_one) {
-      text += fmt::format("*{}", weight_text(first->weight_thousandths));
-    }
-    first = last + 1;
-  }
-  return text;
-}
-
-RingPoints::RingPoints(const std::vector<RingPoint>& unsorted) {
-  check(!unsorted.empty() && unsorted.size() <= points_max, "a ring has 1 to points_max points");
+RingPoints::RingPoints(const std::vector<RingPoint>& unsorted, EqualPoints equal) {
+  check(!unsorted.empty() && unsorted.size() <= ring_points_max, "a ring has 1 to ring_points_max points");
   // Two to four buckets a point: measured as the best of what comparisons and table cost together.
   const unsigned bits = static_cast<unsigned>(std::bit_width(unsorted.size() - 1)) + 1;
   shift_ = 64 - bits;
@@ -310,8 +168,11 @@ RingPoints::RingPoints(const std::vector<RingPoint>& unsorted) {
   for (const RingPoint& point : unsorted) {
     points[next_at[point.hash >> shift_]++] = point;
   }
-  const auto before = [](const RingPoint& a, const RingPoint& b) {
-    return a.hash != b.hash ? a.hash < b.hash : a.partition < b.partition;
+  const auto before = [equal](const RingPoint& a, const RingPoint& b) {
+    if (a.hash != b.hash) {
+      return a.hash < b.hash;
+    }
+    return equal == EqualPoints::lowest_has_them ? a.partition < b.partition : b.partition < a.partition;
   };
   for (std::size_t bucket = 0; bucket + 1 < first_at_.size(); ++bucket) {
     if (first_at_[bucket + 1] - first_at_[bucket] > 1) {
@@ -349,22 +210,55 @@ Ring::Ring(RingDescription description)
     : description_(std::move(description)), points_(points_of(description_)) {}
 
 Partition Ring::owner(std::string_view key) const {
-  return points_.at_or_after(hash_of(key)).partition;
+  // Known to be the likely one, so that every key of every publisher pays for no other.
+  if (description_.algorithm == RingAlgorithm::xxh3) [[likely]] {
+    return points_->at_or_after(xxh3(key)).partition;
+  }
+  return owner_otherwise(key);
+}
+
+Partition Ring::owner_otherwise(std::string_view key) const {
+  const RingAlgorithm algorithm = description_.algorithm;
+  const std::uint64_t hash = hash_of(algorithm, key);
+  if (!points_) {
+    return Partition{static_cast<std::uint32_t>(hash % description_.members.size())};
+  }
+  return points_->at_or_after(place_of(algorithm, hash)).partition;
 }
 
 Ring::Located Ring::locate(std::string_view key) const {
-  const std::uint64_t hash = hash_of(key);
-  const RingPoint point = points_.at_or_after(hash);
-  return {point.partition, hash, point.hash};
+  const RingAlgorithm algorithm = description_.algorithm;
+  const std::uint64_t hash = hash_of(algorithm, key);
+  if (!points_) {
+    return {owner(key), hash, std::nullopt};
+  }
+  const RingPoint point = points_->at_or_after(place_of(algorithm, hash));
+  return {point.partition, hash, hash_of_point(algorithm, point.hash)};
+}
+
+int Ring::hash_digits() const {
+  return (bits_of(description_.algorithm) + 3) / 4;
+}
+
+std::vector<RingPoint> Ring::points() const {
+  return points_ ? points_->sorted() : std::vector<RingPoint>{};
 }
 
 std::vector<double> Ring::shares() const {
+  std::vector<double> shares(description_.members.size());
+  if (!points_) {
+    const std::uint64_t hashes = std::uint64_t{1} << bits_of(description_.algorithm);
+    for (std::size_t i = 0; i < shares.size(); ++i) {
+      const std::uint64_t owned = (hashes - 1 - i) / shares.size() + 1;
+      shares[i] = static_cast<double>(owned) / static_cast<double>(hashes);
+    }
+    return shares;
+  }
   std::vector<std::size_t> member_at(partitions_max);
   for (std::size_t i = 0; i < description_.members.size(); ++i) {
     member_at[description_.members[i].partition.value] = i;
   }
-  std::vector<double> shares(description_.members.size());
-  const std::vector<RingPoint> points = points_.sorted();
+  const std::vector<RingPoint> points = points_->sorted();
   if (points.front().hash == points.back().hash) {
     // All points are one: the distance all around is 2^64, which 64 bits cannot say.
     shares[member_at[points.front().partition.value]] = 1;

@@ -1,0 +1,25 @@
+// Private to the ring: the hash functions of the programs that it agrees with. Pure, for any bytes.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string_view>
+
+namespace continuum {
+
+// MD5: RFC 1321. Not for anything that must be safe.
+using Md5 = std::array<std::uint8_t, 16>;
+[[nodiscard]] Md5 md5(std::string_view bytes);
+
+// MurmurHash3_x86_32 with seed 0, which is what mmh3.hash() of Python returns (there as a signed number).
+// Austin Appleby, https://github.com/aappleby/smhasher
+[[nodiscard]] std::uint32_t murmur3(std::string_view bytes);
+
+// MurmurHash2 with seed 0x9747b28c, as org.apache.kafka.common.utils.Utils.murmur2 of Apache Kafka has it;
+// librdkafka's rd_murmur2 is the same.
+[[nodiscard]] std::uint32_t kafka_murmur2(std::string_view bytes);
+
+// CRC-32 of ISO 3309, as in zlib: librdkafka's rd_crc32.
+[[nodiscard]] std::uint32_t crc32(std::string_view bytes);
+
+}  // namespace continuum

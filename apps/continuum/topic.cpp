@@ -5,6 +5,7 @@
 #include "options.hpp"
 #include "output.hpp"
 #include "topic_trim.hpp"
+#include "ring_choice.hpp"
 
 #include "continuum/error.hpp"
 #include "continuum/event.hpp"
@@ -19,6 +20,8 @@ namespace continuum::app {
 namespace {
 
 using redis::Needs;
+
+constexpr std::uint32_t partitions_if_unsaid = 8;
 
 // The name may be given as `NAME` or as `-t NAME`.
 void add_name(CLI::App& command, std::string& name) {
@@ -49,9 +52,7 @@ std::uint64_t events_of(redis::Session& session, const Topic& topic) {
 
 struct CreateOptions {
   std::string name;
-  std::uint32_t partitions = 8;
-  std::string hash = "xxh3";
-  std::uint32_t virtual_nodes = 256;
+  NewRing ring;
   TopicSettings settings;
 };
 
@@ -98,10 +99,7 @@ std::string difference(const CreateOptions& wanted, const RingDescription& ring,
 
 int create(const Context& context, const CreateOptions& options) {
   require_named(options.name);
-  auto ring = RingDescription::uniform(options.partitions);
-  ring.algorithm = options.hash;
-  ring.virtual_nodes = options.virtual_nodes;
-  ring = RingDescription::parse(ring.text());  // its limits
+  const auto ring = options.ring.describe(partitions_if_unsaid);
   const auto session = connect(context, Needs::Access::write);
   warn_of_loss(context, *session);
   const auto created = create_topic(*session, options.name, ring, options.settings);
@@ -131,10 +129,9 @@ void add_create(CLI::App& command, Context& context) {
       add_subcommand(command, "create", "create a topic; one that exists as described is fine");
   const auto options = std::make_shared<CreateOptions>();
   add_name(create_command, options->name);
-  add_number(create_command, "-p,--partitions", options->partitions, {1, partitions_max}, "how many (8)");
-  add_text(create_command, "--hash", "ALGORITHM", options->hash, "how keys are placed: xxh3");
-  add_number(create_command, "--virtual-nodes", options->virtual_nodes, {1, 1 << 20},
-             "points on the ring for each partition (256); fixed for good");
+  add_number(create_command, "-p,--partitions", options->ring.partitions, {1, partitions_max},
+             "how many (8, or as many as there are node names)");
+  add_new_ring_options(create_command, options->ring, "fixed for good: ");
   add_parsed(create_command, "--frames", "auto|plain|single",
              "how events are kept: compressed in batches, as text, one an entry",
              [options](const std::string& text) { apply_setting(options->settings, "frames=" + text); });

@@ -5,7 +5,9 @@
 #include "continuum/units.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <numbers>
 
 namespace continuum::app {
 namespace {
@@ -17,14 +19,18 @@ constexpr int height = 440;
 constexpr std::uint64_t turn = 100'000;
 constexpr double ring_radius = 160;
 constexpr double ring_width = 46;
-constexpr std::size_t exact_points_max = 8192;
-constexpr std::size_t slices = 3600;
+// Thinner arcs than those of so many points run into grey: then slices stand for them.
+constexpr std::size_t exact_points_max = 1024;
+constexpr std::size_t slices = 480;
 constexpr int chart_left = 470;
 constexpr int chart_width = 380;
 constexpr int chart_top = 84;
 constexpr int chart_height = 300;
 // So many partitions have a row with their name.
 constexpr std::size_t rows_max = 16;
+// So many have a column.
+constexpr std::size_t columns_max = 128;
+constexpr std::size_t bins = 24;
 constexpr std::size_t name_letters_max = 18;
 
 std::string hex(Rgb colour) {
@@ -116,7 +122,7 @@ std::string ring_circles(const RingView& view) {
     list += fmt::format(" {}", arc.to - arc.from);
     drawn_to[arc.owner] = arc.to;
   }
-  constexpr double radius = static_cast<double>(turn) / (2 * 3.14159265358979);
+  constexpr double radius = static_cast<double>(turn) / (2 * std::numbers::pi);
   const double scale = ring_radius / radius;
   // A circle begins at the right: turned back, so that 0 is at the top.
   std::string out = fmt::format(
@@ -182,8 +188,8 @@ std::string many_columns(const RingView& view, double largest) {
     const double column_height = chart_height * partition.share / largest;
     const double left = chart_left + step * static_cast<double>(i);
     out += fmt::format("<rect x='{:.2f}' y='{:.1f}' width='{:.2f}' height='{:.1f}' fill='{}'/>\n", left,
-                       chart_top + chart_height - column_height, step * (count > 100 ? 1.02 : 0.8),
-                       column_height, hex(colour_of_partition(i, count)));
+                       chart_top + chart_height - column_height, step * 0.8, column_height,
+                       hex(colour_of_partition(i, count)));
     const double fair_top = chart_top + chart_height - chart_height * partition.fair / largest;
     if (i == 0 || partition.fair != view.partitions[i - 1].fair) {
       fair += fmt::format("{:.2f} {:.1f}", left, fair_top) + "H";
@@ -199,6 +205,51 @@ std::string many_columns(const RingView& view, double largest) {
       fmt::format("<text x='{}' y='{}' class='dim' text-anchor='end'>{}</text>\n", chart_left + chart_width,
                   chart_top + chart_height + 20, view.partitions.back().partition);
   return out;
+}
+
+// How many partitions have how much of their fair share.
+std::string distribution(const RingView& view) {
+  double least = 1;
+  double most = 1;
+  for (const PartitionShare& partition : view.partitions) {
+    least = std::min(least, partition.share / partition.fair);
+    most = std::max(most, partition.share / partition.fair);
+  }
+  const double range = most > least ? most - least : 1;
+  std::array<std::size_t, bins> counts{};
+  for (const PartitionShare& partition : view.partitions) {
+    const double part = (partition.share / partition.fair - least) / range;
+    ++counts[std::min(bins - 1, static_cast<std::size_t>(part * bins))];
+  }
+  const std::size_t highest = *std::ranges::max_element(counts);
+  constexpr double step = static_cast<double>(chart_width) / bins;
+  std::string out;
+  for (std::size_t bin = 0; bin < bins; ++bin) {
+    const double column_height =
+        chart_height * static_cast<double>(counts[bin]) / static_cast<double>(highest);
+    out += fmt::format("<rect x='{:.1f}' y='{:.1f}' width='{:.1f}' height='{:.1f}' rx='1.5' fill='{}'/>\n",
+                       chart_left + step * static_cast<double>(bin) + 1,
+                       chart_top + chart_height - column_height, step - 2, column_height,
+                       hex(colour_of_partition(5, 8)));
+  }
+  const double fair_at = chart_left + chart_width * (1 - least) / range;
+  out += fmt::format("<path class='mark' d='M{:.1f} {}v{}'/>", fair_at, chart_top - 6, chart_height + 6);
+  const int base = chart_top + chart_height + 20;
+  const auto label = [&](double x, std::string_view anchor, std::string_view text) {
+    out +=
+        fmt::format("<text x='{:.1f}' y='{}' class='dim' text-anchor='{}'>{}</text>", x, base, anchor, text);
+  };
+  label(chart_left, "start", fmt::format("{:.3f}", least));
+  label(fair_at, "middle", "fair");
+  label(chart_left + chart_width, "end", fmt::format("{:.3f}", most));
+  return out + "\n";
+}
+
+std::string chart(const RingView& view, double largest) {
+  if (view.partitions.size() > columns_max) {
+    return distribution(view);
+  }
+  return view.partitions.size() <= rows_max ? rows(view, largest) : many_columns(view, largest);
 }
 
 }  // namespace
@@ -224,13 +275,19 @@ std::string svg_picture(const RingView& view) {
   out += fmt::format("<rect class='back' width='{}' height='{}' rx='10'/>\n", width, height);
   out += ring_circles(view) + centre(view);
   const std::string what = view.topic.empty()
-                               ? std::string("Share of the key space")
-                               : fmt::format("{}: share of the key space", escaped(view.topic));
+                               ? std::string("Shares of the key space")
+                               : fmt::format("{}: shares of the key space", escaped(view.topic));
   out += fmt::format("<text x='{}' y='36' class='title'>{}</text>\n", chart_left, what);
-  out += fmt::format(
-      "<text x='{}' y='58' class='dim'>{}, the largest is {:.3f} of its fair share (line)</text>\n",
-      chart_left, name_of(description.algorithm), view.largest_to_fair);
-  out += view.partitions.size() <= rows_max ? rows(view, largest) : many_columns(view, largest);
+  out +=
+      fmt::format("<text x='{}' y='58' class='dim'>{}, the largest is {:.3f} times its fair one{}</text>\n",
+                  chart_left, name_of(description.algorithm), view.largest_to_fair,
+                  view.partitions.size() > columns_max ? "" : " (line)");
+  out += chart(view, largest);
+  if (view.ring.points().size() > exact_points_max) {
+    out += fmt::format("<text x='{}' y='{}' class='dim'>{}The ring shows who owns {} places of it.</text>\n",
+                       chart_left, height - 12,
+                       view.partitions.size() > columns_max ? "Partitions by their share. " : "", slices);
+  }
   return out + "</svg>\n";
 }
 

@@ -138,23 +138,28 @@ void print_demand(const Plan& plan, const Demand& demand, Output& out) {
   const PartitionNeed need = need_of(plan.then.description(), demand);
   const double busiest = need.handlers_busy * plan.busiest_then();
   out.line("");
+  const std::string handlers =
+      need.handlers_busy < 100 ? fmt::format("{:.1f}", need.handlers_busy) : format_rate(need.handlers_busy);
+  const std::string motion =
+      busiest > 1
+          ? fmt::format("could not keep up: it would need {:.2f} times the time that there is", busiest)
+          : fmt::format("would be busy for {:.0f}% of its time", busiest * 100);
   out.line(
-      fmt::format("{} events a second of {} each keep {:.1f} handlers busy. The busiest of {} partitions {} "
-                  "for {:.0f}% of its time.",
-                  format_rate(demand.events_per_second), format_duration(demand.handler_time),
-                  need.handlers_busy, plan.partitions_then(),
-                  busiest > 1 ? "could not keep up: it would need to work" : "would be busy", busiest * 100));
+      fmt::format("{} events a second of {} each keep {} handlers busy. The busiest of {} partitions {}.",
+                  format_rate(demand.events_per_second), format_duration(demand.handler_time), handlers,
+                  plan.partitions_then(), motion));
   if (need.partitions == 0) {
     out.line(
         fmt::format("No {} partitions are enough: handle several keys at a time (work --concurrency), or "
                     "events in batches.",
                     partitions_max));
   } else {
-    out.line(fmt::format(
-        "{} partition{} of equal weight {} enough to keep the busiest one below {:.0f}%, when each "
-        "handles one event at a time.",
-        need.partitions, need.partitions == 1 ? "" : "s", need.partitions == 1 ? "is" : "are",
-        busy_max * 100));
+    out.line(
+        fmt::format("By their shares {} partition{} of equal weight {} enough to keep the busiest one below "
+                    "{:.0f}%, when each "
+                    "handles one event at a time.",
+                    need.partitions, need.partitions == 1 ? "" : "s", need.partitions == 1 ? "is" : "are",
+                    busy_max * 100));
   }
   if (plan.has_sample()) {
     const SampledKey& hottest = plan.chosen.sample.keys.front();
@@ -226,10 +231,10 @@ void print_moves(const Plan& plan, Output& out) {
 }
 
 void print_sums(const Plan& plan, Output& out) {
-  const double least = moved_at_least(plan.now.description(), plan.then.description());
+  const double least = moved_if_fair(plan.now.description(), plan.then.description());
   out.line("");
   out.line(fmt::format("{} -> {}", plan.now.description().text(), plan.then.description().text()));
-  out.line(fmt::format("Moves {} of the key space; the least for fair shares is {}.",
+  out.line(fmt::format("Moves {} of the key space ({} if all shares were exactly fair).",
                        percent(plan.moved_share), percent(least)));
   if (const auto modulo = plan.moved_by_modulo(); modulo && has_points(plan.now.description().algorithm)) {
     out.line(fmt::format("Placement by hash modulo partitions would have moved {}.", percent(*modulo)));
@@ -276,7 +281,7 @@ void print_json(const Plan& plan, const std::optional<Demand>& demand, Output& o
       .add("ring_then", plan.then.description().text())
       .add("generation", plan.chosen.generation)
       .add("moved", plan.moved_share)
-      .add("moved_at_least", moved_at_least(plan.now.description(), plan.then.description()))
+      .add("moved_if_fair", moved_if_fair(plan.now.description(), plan.then.description()))
       .add("moved_by_modulo", plan.moved_by_modulo())
       .add("largest_to_fair_now", largest_to_fair(plan.shares_now))
       .add("largest_to_fair_then", largest_to_fair(plan.shares_then))
@@ -354,6 +359,8 @@ void print_plan(const Context& context, const ChosenRing& now, const RingDescrip
   print_moves(plan, out);
   if (then != now.description) {
     print_sums(plan, out);
+  } else if (!demand) {
+    out.line("").line(fmt::format("{} is what it is already: nothing would move.", then.text()));
   }
   if (demand) {
     print_demand(plan, *demand, out);

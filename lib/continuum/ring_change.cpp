@@ -116,7 +116,7 @@ double moved_by_modulo(std::uint64_t before, std::uint64_t after) {
   return 1 - static_cast<double>(std::min(before, after)) / static_cast<double>(std::lcm(before, after));
 }
 
-double moved_at_least(const RingDescription& before, const RingDescription& after) {
+double moved_if_fair(const RingDescription& before, const RingDescription& after) {
   const auto fair_shares = [](const RingDescription& description) {
     double sum = 0;
     for (const RingMember& member : description.members) {

@@ -24,9 +24,9 @@ struct RingMove {
 // The share of the key space that any `hash mod partitions` moves when their number changes.
 [[nodiscard]] double moved_by_modulo(std::uint64_t before, std::uint64_t after);
 
-// The least that any placement can move when the fair shares of partitions change from those of one
-// description to those of another: what the growing ones gain.
-[[nodiscard]] double moved_at_least(const RingDescription& before, const RingDescription& after);
+// The least that any placement must move when every partition had exactly its fair share before, and has it
+// after: what the growing ones gain.
+[[nodiscard]] double moved_if_fair(const RingDescription& before, const RingDescription& after);
 
 // How many partitions of equal weight a rate of events needs, when each of them handles one event after the
 // other and the busiest shall be busy for at most `busy_max` of its time.

@@ -17,6 +17,9 @@ constexpr std::uint32_t weight_one = 1000;
 constexpr std::uint32_t weight_min = 1;
 constexpr std::uint32_t weight_max = 1000 * weight_one;
 constexpr std::uint64_t ketama_points_per_node = 4;
+constexpr std::string_view continuum_form = "xxh3:256:0-7 or xxh3:256:0-6,7*0.5";
+constexpr std::string_view named_form = "uhashring:160:0-7 or ketama:40:0=a,1=b*2";
+constexpr std::string_view modulo_form = "kafka:0-7";
 
 struct Traits {
   std::string_view name;
@@ -170,6 +173,9 @@ class DescriptionReader {
     } catch (const Error& error) {
       wrong(0, error.message());
     }
+    form_ = has_node_names(description.algorithm) ? named_form
+            : has_points(description.algorithm)   ? continuum_form
+                                                  : modulo_form;
     description.virtual_nodes = 0;
     expect(':', "behind the algorithm");
     if (has_points(description.algorithm)) {
@@ -454,7 +460,7 @@ RingDescription RingDescription::uniform(std::uint32_t partitions, RingAlgorithm
 }
 
 RingDescription RingDescription::parse(std::string_view text) {
-  return DescriptionReader("ring description", text, "xxh3:256:0-7 or xxh3:256:0-6,7*0.5").read();
+  return DescriptionReader("ring description", text, continuum_form).read();
 }
 
 std::string RingDescription::text() const {

@@ -217,13 +217,15 @@ class Picture {
 
 Rgb colour_of_partition(std::size_t index, std::size_t count) {
   constexpr double golden_angle = 137.50776405;
-  constexpr std::size_t evenly_max = 12;
+  constexpr std::size_t hues = 12;
+  constexpr std::size_t step = 5;  // neighbours differ much, and all twelve come up
   constexpr double chroma = 0.15;
-  const auto number = static_cast<double>(index);
-  // A few hues lie evenly; many would lie too near to their neighbours, and vary in lightness too.
-  return count <= evenly_max
-             ? oklch(0.68, chroma, 25 + 360 * number / static_cast<double>(count))
-             : oklch(0.60 + 0.08 * static_cast<double>(index % 3), chroma, 25 + golden_angle * number);
+  constexpr double first = 25;
+  // A few have hues that lie evenly, the same however many there are. Many would lie too near to their
+  // neighbours, and vary in lightness too.
+  return count <= hues ? oklch(0.68, chroma, first + 360.0 / hues * static_cast<double>(index * step % hues))
+                       : oklch(0.60 + 0.08 * static_cast<double>(index % 3), chroma,
+                               first + golden_angle * static_cast<double>(index));
 }
 
 std::vector<std::size_t> slices_of(const RingView& view, std::size_t count) {

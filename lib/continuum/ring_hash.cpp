@@ -1,5 +1,7 @@
 #include "continuum/ring_hash.hpp"
 
+#include "continuum/error.hpp"
+
 #include <bit>
 #include <cstddef>
 #include <cstring>
@@ -40,52 +42,86 @@ constexpr std::array<std::uint32_t, 64> md5_sines{
 constexpr std::array<std::array<int, 4>, 4> md5_shifts{
     {{7, 12, 17, 22}, {5, 9, 14, 20}, {4, 11, 16, 23}, {6, 10, 15, 21}}};
 
-using Md5State = std::array<std::uint32_t, 4>;
+// A word of MD5, or of four MD5s at once: every step waits for the one before it, so that four together take
+// little longer than one.
+using FourWords [[gnu::vector_size(16)]] = std::uint32_t;
 
-// One step of round `Round`, 0 to 3. A template, so that the rounds are unrolled without a table lookup.
-template <std::size_t Step>
-inline void md5_step(Md5State& s, const std::array<std::uint32_t, 16>& words) {
+template <class Word>
+using Md5State = std::array<Word, 4>;
+
+template <class Word>
+constexpr Md5State<Word> md5_start{Word{} + 0x67452301, Word{} + 0xefcdab89, Word{} + 0x98badcfe,
+                                   Word{} + 0x10325476};
+
+// A template, so that the steps are unrolled without a table lookup.
+template <std::size_t Step, class Word>
+inline void md5_step(Md5State<Word>& s, const std::array<Word, 16>& words) {
   constexpr std::size_t round = Step / 16;
   constexpr std::size_t word = (round == 0   ? Step
                                 : round == 1 ? 5 * Step + 1
                                 : round == 2 ? 3 * Step + 5
                                              : 7 * Step) %
                                16;
+  constexpr int shift = md5_shifts[round][Step % 4];
   // The four registers change places with every step.
-  std::uint32_t& a = s[(64 - Step) % 4];
-  const std::uint32_t b = s[(65 - Step) % 4];
-  const std::uint32_t c = s[(66 - Step) % 4];
-  const std::uint32_t d = s[(67 - Step) % 4];
-  std::uint32_t mixed = 0;
+  Word& a = s[(64 - Step) % 4];
+  const Word b = s[(65 - Step) % 4];
+  const Word c = s[(66 - Step) % 4];
+  const Word d = s[(67 - Step) % 4];
+  // b is what the step before has made: as little as can be is done after it is there.
+  Word sum = a + words[word] + md5_sines[Step];
   if constexpr (round == 0) {
-    mixed = d ^ (b & (c ^ d));
+    sum += d ^ (b & (c ^ d));
   } else if constexpr (round == 1) {
-    mixed = (d & b) + (~d & c);  // no bit is in both: the sum is the union, and one step shorter
+    sum += ~d & c;  // no bit is in this and in d & b, so that their sum is their union
+    sum += d & b;
   } else if constexpr (round == 2) {
-    mixed = b ^ c ^ d;
+    sum += b ^ (c ^ d);
   } else {
-    mixed = c ^ (b | ~d);
+    sum += c ^ (b | ~d);
   }
-  a = b + std::rotl(a + mixed + words[word] + md5_sines[Step], md5_shifts[round][Step % 4]);
+  a = b + (sum << shift | sum >> (32 - shift));
 }
 
-template <std::size_t... Steps>
-inline void md5_steps(Md5State& s, const std::array<std::uint32_t, 16>& words,
-                      std::index_sequence<Steps...>) {
+template <class Word, std::size_t... Steps>
+inline void md5_steps(Md5State<Word>& s, const std::array<Word, 16>& words, std::index_sequence<Steps...>) {
   (md5_step<Steps>(s, words), ...);
 }
 
-void md5_block(Md5State& state, const std::uint8_t* block) {
-  std::array<std::uint32_t, 16> words;
-  for (std::size_t i = 0; i < words.size(); ++i) {
-    words[i] = load32(block + 4 * i);
-  }
-  Md5State s = state;
+template <class Word>
+void md5_block(Md5State<Word>& state, const std::array<Word, 16>& words) {
+  Md5State<Word> s = state;
   md5_steps(s, words, std::make_index_sequence<64>());
   for (std::size_t i = 0; i < s.size(); ++i) {
     state[i] += s[i];
   }
 }
+
+constexpr std::size_t md5_block_bytes = 64;
+
+std::array<std::uint32_t, 16> md5_words(const std::uint8_t* block) {
+  std::array<std::uint32_t, 16> words;
+  for (std::size_t i = 0; i < words.size(); ++i) {
+    words[i] = load32(block + 4 * i);
+  }
+  return words;
+}
+
+// What is left of the input, a one bit, zeros, and the length in bits: one block, or two.
+struct Md5Tail {
+  std::array<std::uint8_t, 2 * md5_block_bytes> bytes{};
+  std::size_t size;
+
+  Md5Tail(const std::uint8_t* left, std::size_t left_bytes, std::uint64_t all_bytes)
+      : size(left_bytes <= md5_one_block_bytes_max ? md5_block_bytes : 2 * md5_block_bytes) {
+    if (left_bytes > 0) {
+      std::memcpy(bytes.data(), left, left_bytes);
+    }
+    bytes[left_bytes] = 0x80;
+    store32(&bytes[size - 8], static_cast<std::uint32_t>(all_bytes << 3));
+    store32(&bytes[size - 4], static_cast<std::uint32_t>(all_bytes >> 29));
+  }
+};
 
 // --- CRC-32
 
@@ -112,32 +148,43 @@ constexpr std::array<std::array<std::uint32_t, 256>, 8> crc32_tables = [] {
 }  // namespace
 
 Md5 md5(std::string_view bytes) {
-  constexpr std::size_t block_bytes = 64;
-  constexpr std::size_t length_bytes = 8;
-  Md5State state{0x67452301, 0xefcdab89, 0x98badcfe, 0x10325476};
+  Md5State<std::uint32_t> state = md5_start<std::uint32_t>;
   const std::uint8_t* at = bytes_of(bytes);
   std::size_t left = bytes.size();
-  for (; left >= block_bytes; left -= block_bytes, at += block_bytes) {
-    md5_block(state, at);
+  for (; left >= md5_block_bytes; left -= md5_block_bytes, at += md5_block_bytes) {
+    md5_block(state, md5_words(at));
   }
-  // What is left, a one bit, zeros, and the length in bits: one block more, or two.
-  std::array<std::uint8_t, 2 * block_bytes> tail{};
-  if (left > 0) {
-    std::memcpy(tail.data(), at, left);
-  }
-  tail[left] = 0x80;
-  const std::size_t tail_bytes = left + 1 + length_bytes <= block_bytes ? block_bytes : 2 * block_bytes;
-  const std::uint64_t bits = std::uint64_t{bytes.size()} * 8;
-  store32(&tail[tail_bytes - 8], static_cast<std::uint32_t>(bits));
-  store32(&tail[tail_bytes - 4], static_cast<std::uint32_t>(bits >> 32));
-  for (std::size_t done = 0; done < tail_bytes; done += block_bytes) {
-    md5_block(state, &tail[done]);
+  const Md5Tail tail(at, left, bytes.size());
+  for (std::size_t done = 0; done < tail.size; done += md5_block_bytes) {
+    md5_block(state, md5_words(&tail.bytes[done]));
   }
   Md5 digest;
   for (std::size_t i = 0; i < state.size(); ++i) {
     store32(&digest[4 * i], state[i]);
   }
   return digest;
+}
+
+std::array<Md5, 4> md5_of_four(const std::array<std::string_view, 4>& texts) {
+  std::array<FourWords, 16> words{};
+  for (std::size_t lane = 0; lane < texts.size(); ++lane) {
+    const std::string_view text = texts[lane];
+    check(text.size() <= md5_one_block_bytes_max, "a text of four has one block");
+    const Md5Tail tail(bytes_of(text), text.size(), text.size());
+    const std::array<std::uint32_t, 16> lane_words = md5_words(tail.bytes.data());
+    for (std::size_t i = 0; i < words.size(); ++i) {
+      words[i][lane] = lane_words[i];
+    }
+  }
+  Md5State<FourWords> state = md5_start<FourWords>;
+  md5_block(state, words);
+  std::array<Md5, 4> digests;
+  for (std::size_t lane = 0; lane < texts.size(); ++lane) {
+    for (std::size_t i = 0; i < state.size(); ++i) {
+      store32(&digests[lane][4 * i], state[i][lane]);
+    }
+  }
+  return digests;
 }
 
 std::uint32_t murmur3(std::string_view bytes) {

@@ -70,6 +70,17 @@ TEST_CASE("MD5 has the digests of RFC 1321, and those of lengths about a block's
   CHECK(hex(md5(std::string(1000, '\xff'))) == "23cc517ae5734b068e21c92920a5ee02");
 }
 
+TEST_CASE("four MD5s at once are those of one after the other") {
+  for (std::size_t size = 0; size + 3 <= md5_one_block_bytes_max; ++size) {
+    const std::array<std::string, 4> texts{std::string(size, 'a'), std::string(size + 1, '\xff'),
+                                           std::string(size + 2, '\0'), std::string(size + 3, 'z')};
+    const std::array<Md5, 4> digests = md5_of_four({texts[0], texts[1], texts[2], texts[3]});
+    for (std::size_t i = 0; i < texts.size(); ++i) {
+      CHECK(digests[i] == md5(texts[i]));
+    }
+  }
+}
+
 TEST_CASE("MurmurHash3 has the numbers that mmh3 and others have published") {
   CHECK(static_cast<std::int32_t>(murmur3("foo")) == -156908512);  // README of mmh3
   CHECK(murmur3("") == 0);

@@ -111,7 +111,7 @@ int bits_of(RingAlgorithm algorithm) {
 
 // --- points
 
-// Collects the labels of virtual nodes, and makes their points four at a time: what takes the time is MD5.
+// Collects the labels of virtual nodes, and makes their points several at a time: what takes the time is MD5.
 class PointMaker {
  public:
   PointMaker(RingAlgorithm algorithm, std::size_t points) : algorithm_(algorithm) { points_.reserve(points); }
@@ -125,10 +125,10 @@ class PointMaker {
     waiting.label_bytes = label.copy(waiting.label.data(), waiting.label.size());
     waiting.partition = partition;
     if (waiting_count_ == waiting_.size()) {
-      std::array<std::string_view, lanes> labels;
+      std::array<std::string_view, md5_lanes> labels;
       std::ranges::transform(waiting_, labels.begin(), &Waiting::text);
-      const std::array<Md5, lanes> digests = md5_of_four(labels);
-      for (std::size_t i = 0; i < lanes; ++i) {
+      const std::array<Md5, md5_lanes> digests = md5_of_many(labels);
+      for (std::size_t i = 0; i < md5_lanes; ++i) {
         append(digests[i], waiting_[i].partition);
       }
       waiting_count_ = 0;
@@ -144,7 +144,6 @@ class PointMaker {
   }
 
  private:
-  static constexpr std::size_t lanes = 4;
   struct Waiting {
     std::array<char, md5_one_block_bytes_max> label;
     std::size_t label_bytes;
@@ -178,7 +177,7 @@ class PointMaker {
 
   RingAlgorithm algorithm_;
   std::vector<RingPoint> points_;
-  std::array<Waiting, lanes> waiting_;
+  std::array<Waiting, md5_lanes> waiting_;
   std::size_t waiting_count_ = 0;
 };
 

@@ -42,9 +42,9 @@ constexpr std::array<std::uint32_t, 64> md5_sines{
 constexpr std::array<std::array<int, 4>, 4> md5_shifts{
     {{7, 12, 17, 22}, {5, 9, 14, 20}, {4, 11, 16, 23}, {6, 10, 15, 21}}};
 
-// A word of MD5, or of four MD5s at once: every step waits for the one before it, so that four together take
-// little longer than one.
-using FourWords [[gnu::vector_size(16)]] = std::uint32_t;
+// A word of MD5, or of several MD5s at once: every step waits for the one before it, so that eight together
+// take little longer than one.
+using ManyWords [[gnu::vector_size(4 * md5_lanes)]] = std::uint32_t;
 
 template <class Word>
 using Md5State = std::array<Word, 4>;
@@ -53,9 +53,9 @@ template <class Word>
 constexpr Md5State<Word> md5_start{Word{} + 0x67452301, Word{} + 0xefcdab89, Word{} + 0x98badcfe,
                                    Word{} + 0x10325476};
 
-// A template, so that the steps are unrolled without a table lookup.
+// A template, so that the steps are unrolled without a table lookup, and the registers are registers.
 template <std::size_t Step, class Word>
-inline void md5_step(Md5State<Word>& s, const std::array<Word, 16>& words) {
+[[gnu::always_inline]] inline void md5_step(Md5State<Word>& s, const std::array<Word, 16>& words) {
   constexpr std::size_t round = Step / 16;
   constexpr std::size_t word = (round == 0   ? Step
                                 : round == 1 ? 5 * Step + 1
@@ -84,7 +84,8 @@ inline void md5_step(Md5State<Word>& s, const std::array<Word, 16>& words) {
 }
 
 template <class Word, std::size_t... Steps>
-inline void md5_steps(Md5State<Word>& s, const std::array<Word, 16>& words, std::index_sequence<Steps...>) {
+[[gnu::always_inline]] inline void md5_steps(Md5State<Word>& s, const std::array<Word, 16>& words,
+                                             std::index_sequence<Steps...>) {
   (md5_step<Steps>(s, words), ...);
 }
 
@@ -165,20 +166,24 @@ Md5 md5(std::string_view bytes) {
   return digest;
 }
 
-std::array<Md5, 4> md5_of_four(const std::array<std::string_view, 4>& texts) {
-  std::array<FourWords, 16> words{};
+std::array<Md5, md5_lanes> md5_of_many(const std::array<std::string_view, md5_lanes>& texts) {
+  std::array<std::array<std::uint32_t, md5_lanes>, 16> lanes;
   for (std::size_t lane = 0; lane < texts.size(); ++lane) {
     const std::string_view text = texts[lane];
-    check(text.size() <= md5_one_block_bytes_max, "a text of four has one block");
-    const Md5Tail tail(bytes_of(text), text.size(), text.size());
-    const std::array<std::uint32_t, 16> lane_words = md5_words(tail.bytes.data());
-    for (std::size_t i = 0; i < words.size(); ++i) {
-      words[i][lane] = lane_words[i];
+    check(text.size() <= md5_one_block_bytes_max, "a text of many has one block");
+    std::array<std::uint8_t, md5_block_bytes> block{};
+    text.copy(reinterpret_cast<char*>(block.data()), text.size());
+    block[text.size()] = 0x80;
+    for (std::size_t i = 0; i < lanes.size(); ++i) {
+      lanes[i][lane] = load32(&block[4 * i]);
     }
+    lanes[14][lane] = static_cast<std::uint32_t>(text.size() * 8);
   }
-  Md5State<FourWords> state = md5_start<FourWords>;
+  std::array<ManyWords, 16> words;
+  std::memcpy(words.data(), lanes.data(), sizeof words);
+  Md5State<ManyWords> state = md5_start<ManyWords>;
   md5_block(state, words);
-  std::array<Md5, 4> digests;
+  std::array<Md5, md5_lanes> digests;
   for (std::size_t lane = 0; lane < texts.size(); ++lane) {
     for (std::size_t i = 0; i < state.size(); ++i) {
       store32(&digests[lane][4 * i], state[i][lane]);

@@ -11,9 +11,10 @@ namespace continuum {
 // MD5: RFC 1321. Not for anything that must be safe.
 using Md5 = std::array<std::uint8_t, 16>;
 [[nodiscard]] Md5 md5(std::string_view bytes);
-// Of four short texts, in hardly more time than of one.
+// Of several short texts, in hardly more time than of one.
+inline constexpr std::size_t md5_lanes = 8;
 inline constexpr std::size_t md5_one_block_bytes_max = 55;
-[[nodiscard]] std::array<Md5, 4> md5_of_four(const std::array<std::string_view, 4>& texts);
+[[nodiscard]] std::array<Md5, md5_lanes> md5_of_many(const std::array<std::string_view, md5_lanes>& texts);
 
 // MurmurHash3_x86_32 with seed 0, which is what mmh3.hash() of Python returns (there as a signed number).
 // Austin Appleby, https://github.com/aappleby/smhasher

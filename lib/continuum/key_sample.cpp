@@ -5,6 +5,7 @@
 #include "continuum/log.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <unordered_map>
 
 namespace continuum {
@@ -18,7 +19,7 @@ constexpr std::size_t key_bytes_max = std::size_t{64} << 20;
 
 struct Source {
   Partition partition;
-  std::uint64_t wanted;     // events that are still to be counted
+  std::uint64_t wanted;      // events that are still to be counted
   std::string before = "+";  // XREVRANGE's upper bound
   std::uint64_t entries = entries_first;
 };
@@ -111,8 +112,8 @@ KeySample sample_keys(redis::Session& session, const Topic& topic, const std::ve
     const std::uint64_t events = partition.next - partition.first;
     if (events > 0 && events_max > 0) {
       const double part = static_cast<double>(events) / all * static_cast<double>(events_max);
-      sources.push_back({partition.partition,
-                         std::min(events, std::max<std::uint64_t>(1, static_cast<std::uint64_t>(part + 0.5)))});
+      const auto wanted = std::max<std::uint64_t>(1, static_cast<std::uint64_t>(std::llround(part)));
+      sources.push_back({partition.partition, std::min(events, wanted)});
     }
   }
   Sampler sampler(session, topic);

@@ -78,8 +78,9 @@ std::vector<RingMove> moves(const Ring& before, const Ring& after) {
     for (std::size_t r = 0; r < n; ++r) {
       for (std::size_t s = r % common; s < m; s += common) {
         if (r != s) {
-          moves.push_back(
-              {Partition{static_cast<std::uint32_t>(r)}, Partition{static_cast<std::uint32_t>(s)}, share});
+          const Partition from{static_cast<std::uint32_t>(r)};
+          const Partition to{static_cast<std::uint32_t>(s)};
+          moves.push_back({from, to, share});
         }
       }
     }

@@ -33,7 +33,11 @@ def measure(nodes, arguments, rounds):
 def main():
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     figures = []
-    for form, arguments in (("uhashring", {}), ("ketama", {"hash_fn": "ketama"})):
+    for form, arguments in (
+        ("uhashring", {}),
+        ("uhashring-256", {"vnodes": 256}),
+        ("ketama", {"hash_fn": "ketama"}),
+    ):
         for partitions in (8, 64, 1000):
             # Names of the ring's own nodes. At 1,000 the ketama form inserts into a list for each point.
             lookup_ns, build_ms = measure([str(i) for i in range(partitions)], arguments, rounds)

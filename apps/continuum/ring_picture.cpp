@@ -18,10 +18,11 @@ constexpr int hole_pixels = 13;
 constexpr std::size_t rows = radius_pixels;
 constexpr std::size_t columns = 2 * radius_pixels;
 constexpr std::size_t slices = 720;
-constexpr std::string_view gap = "    ";
+constexpr std::string_view gap = "   ";
 // So many partitions have a line each beside the ring.
 constexpr std::size_t legend_max = 16;
-constexpr std::size_t bar_columns = 24;
+// All together fit into the 80 columns of a terminal.
+constexpr std::size_t bar_columns = 12;
 constexpr std::size_t bins = 12;
 
 constexpr std::string_view letters = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
@@ -203,7 +204,8 @@ class Picture {
     }
     if (palette_ == Palette::none && view_.partitions.size() > letters.size()) {
       lines.emplace_back("");
-      lines.push_back(fmt::format("The ring's letters begin again after {} partitions.", letters.size()));
+      lines.emplace_back("The letters in the ring begin again");
+      lines.push_back(fmt::format("after {} partitions.", letters.size()));
     }
     return lines;
   }

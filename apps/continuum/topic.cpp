@@ -4,8 +4,8 @@
 #include "commands.hpp"
 #include "options.hpp"
 #include "output.hpp"
-#include "topic_trim.hpp"
 #include "ring_choice.hpp"
+#include "topic_trim.hpp"
 
 #include "continuum/error.hpp"
 #include "continuum/event.hpp"

@@ -1,6 +1,7 @@
 // A worker whose handlers give out events, against a real server.
 #include "redis/log_data.hpp"
 #include "redis/server.hpp"
+#include "redis/work.hpp"
 
 #include "continuum/error.hpp"
 #include "continuum/lease.hpp"
@@ -8,8 +9,13 @@
 
 #include <doctest/doctest.h>
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <functional>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -18,7 +24,9 @@ using namespace std::chrono_literals;
 
 namespace {
 
-// One partition of topic t is handled; what handlers give out goes to one partition of topic u.
+// One partition of topic t is handled; what handlers give out goes to one partition of topic u. The lease is
+// longer than any of these tests, so that a slow machine handles nothing twice. A handler that writes t to
+// $STOP asks the worker to end.
 class Emitting {
  public:
   Emitting() : session_(server_.session()), data_(*session_, 1) {
@@ -27,9 +35,18 @@ class Emitting {
     options_.group = "g";
     options_.partitions = data_.topic().partitions();
     options_.ending = Ending::drained;
-    options_.environment = {"PATH=/usr/bin:/bin", "OUT=" + directory_.file("handled")};
-    options_.lease = 1s;
-    options_.say = [this](const std::string& text) { said_ += text + "\n"; };
+    REQUIRE(::pipe2(stop_, O_CLOEXEC) == 0);
+    options_.requests_fd = stop_[0];
+    options_.environment = {"PATH=/usr/bin:/bin", "OUT=" + directory_.file("handled"),
+                            "SOCKET=" + server_.socket(),
+                            "STOP=/proc/" + std::to_string(::getpid()) + "/fd/" + std::to_string(stop_[1])};
+    options_.lease = 60s;
+    options_.say = [this](const std::string& text) {
+      said_ += text + "\n";
+      if (on_waiting_ && text.find("what is emitted waits") != std::string::npos) {
+        std::exchange(on_waiting_, nullptr)();
+      }
+    };
     options_.emit_to = load_topic(*session_, "u");
     handler_.name = "h";
     handler_.attempts_max = 2;
@@ -37,6 +54,12 @@ class Emitting {
     handler_.backoff_max = 2ms;
     handler_.on_failure = OnFailure::skip;
   }
+  ~Emitting() {
+    ::close(stop_[0]);
+    ::close(stop_[1]);
+  }
+  Emitting(const Emitting&) = delete;
+  Emitting& operator=(const Emitting&) = delete;
 
   void append(std::uint32_t events) {
     std::vector<std::string> lines;
@@ -74,6 +97,17 @@ class Emitting {
     request.run(redis::Script::activate, {topic_key("u")}, 2);
     session_->call(std::move(request));
   }
+  // Like activate_target(), on a connection of its own: while run() has the other one. The server answers
+  // nobody until `after`.
+  void activate_target_from_elsewhere(Milliseconds after) {
+    redis::Request request;
+    request.command("CLIENT", "PAUSE", after.count(), "ALL");
+    request.run(redis::Script::activate, {topic_key("u")}, 2);
+    server_.session()->call(std::move(request));
+  }
+  void stop() { CHECK(::write(stop_[1], "t", 1) == 1); }
+  // Once, in run(), when it is told that the topic that is emitted to takes nothing.
+  void when_emitted_waits(std::function<void()> then) { on_waiting_ = std::move(then); }
   redis::Replies change(const std::vector<std::string>& words) {
     redis::Request request;
     const std::vector<std::string_view> views(words.begin(), words.end());
@@ -85,6 +119,9 @@ class Emitting {
   [[nodiscard]] GroupState state() {
     return *parse_group(change({"HGETALL", group_key("t", Partition(0), "g")})[0]);
   }
+
+  // For another thread than the one in run().
+  [[nodiscard]] std::unique_ptr<redis::Session> session() const { return server_.session(); }
 
   WorkOptions& options() { return options_; }
   test::LogData& data() { return data_; }
@@ -100,6 +137,8 @@ class Emitting {
   WorkOptions options_;
   HandlerSpec handler_;
   std::string said_;
+  std::function<void()> on_waiting_;
+  int stop_[2] = {-1, -1};
 };
 
 }  // namespace
@@ -166,9 +205,8 @@ TEST_CASE("what could not be published is left to the next worker, which must em
   Emitting work;
   work.append(4);
   work.seal_target();
-  work.handle("echo $CONTINUUM_OFFSET");
+  work.handle("echo $CONTINUUM_OFFSET; test $CONTINUUM_OFFSET != 3 || printf t >$STOP");
   work.options().ending = Ending::never;
-  work.options().time_max = 600ms;
   CHECK(work.run().handled == 4);
   CHECK(work.said().find("what is emitted waits: topic u, which is emitted to, is being resized") !=
         std::string::npos);
@@ -192,7 +230,6 @@ TEST_CASE("what could not be published is left to the next worker, which must em
   work.activate_target();
   work.options().emit_to = target;
   work.options().ending = Ending::drained;
-  work.options().time_max.reset();
   CHECK(work.run().handled == 0);
   CHECK(work.waiting() == 0);
   CHECK(work.emitted() == "0 1 2 3 ");
@@ -204,16 +241,19 @@ TEST_CASE("a barrier is passed when what was emitted before it is published") {
   work.seal_target();
   work.change({"HSET", topic_key("t"), "gen:2", "xxh3:256:0", "active", "2"});
   work.data().seal(0, 2, "old");
-  work.handle("echo $CONTINUUM_OFFSET");
+  work.data().append(0, {test::event_line("2", "k")}, Frames::plain, 2);
+  // Only the last one before the barrier emits: when that waits, both are handled.
+  work.handle("test $CONTINUUM_OFFSET = 0 || echo $CONTINUUM_OFFSET");
   work.options().ending = Ending::never;
-  work.options().time_max = 400ms;
+  work.when_emitted_waits([&] { work.stop(); });
   work.run();
   CHECK(work.state().cursor.offset == Offset(2));
   CHECK(work.state().passed == Generation(1));
   work.activate_target();
+  work.options().ending = Ending::drained;
   work.run();
   CHECK(work.state().passed == Generation(2));
-  CHECK(work.emitted() == "0 1 ");
+  CHECK(work.emitted() == "1 2 ");
 }
 
 TEST_CASE("handling stops when too much of what was emitted waits") {
@@ -224,13 +264,21 @@ TEST_CASE("handling stops when too much of what was emitted waits") {
   // has.
   work.handle(R"(printf '"'; head -c 1000000 /dev/zero | tr '\0' x; printf '"')");
   work.options().ending = Ending::never;
-  work.options().time_max = 4s;
-  const auto handled = work.run().handled;
+  std::uint64_t handled = 0;
+  std::thread worker([&] { handled = work.run().handled; });
+  const auto session = work.session();
+  const auto full = [&] {
+    redis::Request request;
+    request.command("HGETALL", group_key("t", Partition(0), "g"));
+    return parse_group(session->call(std::move(request))[0])->state == "full";
+  };
+  test::await("handling stops", full, 120s);
+  work.stop();
+  worker.join();
   CHECK(handled < 110);
   CHECK(work.waiting() == handled);
   work.activate_target();
   work.options().ending = Ending::drained;
-  work.options().time_max.reset();
   CHECK(work.run().handled == 150 - handled);
   CHECK(work.emitted().size() == 150 * 1'000'003);
 }

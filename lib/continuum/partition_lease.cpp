@@ -28,7 +28,7 @@ asio::awaitable<std::optional<Acquired>> PartitionWorker::acquire() {
   }
   while (shift_.stopping == Stopping::no) {
     if (place_.budget.spent()) {
-      finishing_ = !shared();
+      over_ = !shared();
       wanted_ = false;
       break;
     }
@@ -99,6 +99,7 @@ asio::awaitable<void> PartitionWorker::hold(const Acquired& acquired) {
   committed_at_ = Clock::now();
   expected_ = acquired.cursor.offset;
   first_entry_ = true;
+  finishing_ = false;
   lost_.reset();
   gap_.reset();
   asked_at_.reset();

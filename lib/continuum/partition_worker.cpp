@@ -21,7 +21,7 @@ PartitionWorker::PartitionWorker(Shift& shift, LogReader& reader, Partition part
 }
 
 asio::awaitable<void> PartitionWorker::run() {
-  while (shift_.stopping == Stopping::no && !finishing_) {
+  while (shift_.stopping == Stopping::no && !over_) {
     if (!wanted_) {
       co_await wake_.wait();
     } else if (const auto acquired = co_await acquire()) {
@@ -30,7 +30,6 @@ asio::awaitable<void> PartitionWorker::run() {
         halted_ = false;
       }
       if (shared()) {
-        finishing_ = false;  // it may come back: only the worker as a whole comes to an end
         shift_.on_ended();
       }
     }
@@ -156,6 +155,7 @@ asio::awaitable<void> PartitionWorker::work() {
       start_commit();
     }
     if (ended()) {
+      over_ = !shared();  // what is shared may come back: only the worker as a whole comes to an end
       co_return;
     }
     if (sink_->halted() && !sink_->running() && all_committed()) {

@@ -172,7 +172,8 @@ class PartitionWorker {
   std::optional<Offset> end_;  // where a drained run ends
   // Likewise, of an archive: it has the barriers at the end, too.
   std::optional<EntryId> end_entry_;
-  bool finishing_ = false;
+  bool finishing_ = false;  // nothing more is started in this tenure
+  bool over_ = false;       // there is nothing left to do here
   bool halted_ = false;
   Doing told_;                  // what the server knows
   std::uint64_t requests_ = 0;  // of operators, that were seen

@@ -282,3 +282,17 @@ TEST_CASE("handling stops when too much of what was emitted waits") {
   CHECK(work.run().handled == 150 - handled);
   CHECK(work.emitted().size() == 150 * 1'000'003);
 }
+
+TEST_CASE("a drained run whose lease runs out at its end publishes what was emitted") {
+  Emitting work;
+  work.append(3);
+  work.seal_target();
+  work.handle("test $CONTINUUM_OFFSET != 2 || echo $CONTINUUM_OFFSET");
+  work.options().lease = 1s;
+  // For longer than the lease this worker stands still; only publishing is left to be done.
+  work.when_emitted_waits([&] { work.activate_target_from_elsewhere(1'200ms); });
+  work.run();
+  CHECK(work.said().find("the lease of group g ran out") != std::string::npos);
+  CHECK(work.waiting() == 0);
+  CHECK(work.emitted() == "2 ");
+}

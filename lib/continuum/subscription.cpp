@@ -203,8 +203,7 @@ std::optional<Window::Event> Subscription::take(Clock::time_point now) {
 
 std::optional<Window::Event> Subscription::take_event(Clock::time_point now) {
   while (auto event = site_.window.take(lane_, now)) {
-    // Only the one that all others wait for makes them fewer.
-    if (site_.outputs_bytes >= outputs_bytes_max && event->offset != site_.window.finished().offset) {
+    if (site_.outputs_bytes >= outputs_bytes_max && !makes_outputs_fewer(event->offset)) {
       site_.window.put_back(lane_, event->offset);
       return std::nullopt;
     }
@@ -269,6 +268,13 @@ bool Subscription::left_out(const Window::Event& event) {
   left.leave_out(site_.tenure.partition, event.offset);
   site_.window.done(lane_, event.offset);
   return true;
+}
+
+// Those that a commit can take go with the next one. When there are none, all wait for one event.
+bool Subscription::makes_outputs_fewer(Offset offset) const {
+  const Offset finished = site_.window.finished().offset;
+  const bool for_commit = !site_.outputs.empty() && site_.outputs.begin()->first < finished;
+  return !for_commit && offset == finished;
 }
 
 DeadLetter Subscription::letter_of(Offset offset, LetterState state) const {

@@ -113,6 +113,7 @@ class Subscription {
   [[nodiscard]] std::optional<Window::Event> take_event(Clock::time_point now);
   [[nodiscard]] std::optional<Window::Event> take_letter(Clock::time_point now);
   void forget_troubles();
+  [[nodiscard]] bool makes_outputs_fewer(Offset offset) const;
   [[nodiscard]] bool held_back(const Window::Event& event, Clock::time_point now);
   [[nodiscard]] bool left_out(const Window::Event& event);
   void give_up(Offset offset, const Trouble& trouble);

@@ -283,6 +283,21 @@ TEST_CASE("handling stops when too much of what was emitted waits") {
   CHECK(work.emitted().size() == 150 * 1'000'003);
 }
 
+TEST_CASE("handling waits for the commit under way when much is emitted behind it") {
+  Emitting work;
+  work.append(50);
+  // The server takes no commit for a while; later the handler asks whether it has one by now.
+  work.handle(R"(
+    case $CONTINUUM_OFFSET in
+      0)  redis-cli -s $SOCKET CLIENT PAUSE 2000 WRITE >/dev/null ;;
+      45) redis-cli -s $SOCKET HGET continuum:{t:0}:group:g offset >$OUT ;;
+    esac
+    printf '"'; head -c 1000000 /dev/zero | tr '\0' x; printf '"')");
+  CHECK(work.run().handled == 50);
+  // 16 MiB are in the commit under way, and 16 MiB wait for the next one.
+  CHECK(std::stoul(work.handled()) >= 45 - 2 * 18);
+}
+
 TEST_CASE("a drained run whose lease runs out at its end publishes what was emitted") {
   Emitting work;
   work.append(3);

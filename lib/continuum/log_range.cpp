@@ -95,6 +95,8 @@ class RangeFinder {
       range.from = kept.first();
       if (options_.since) {
         require_kept(range, kept);
+      } else {
+        require_archived(partition, kept);
       }
       range.expected = range.from;
     }
@@ -176,6 +178,22 @@ class RangeFinder {
            is_empty ? std::string() : fmt::format(" ({})", format_time(oldest_time(range.partition, kept))),
            format_time(*options_.since), how_to_read_on(range.partition, kept));
     }
+  }
+
+  // Who names an archive and no beginning wants all there was: that the archive has nothing of a partition
+  // must not look as if there had been nothing before the log.
+  void require_archived(Partition partition, const Kept& kept) const {
+    if (archive_ == nullptr || kept.archived || !kept.is_cut()) {
+      return;
+    }
+    const auto begin = archive_->first(partition);
+    fail(ErrorKind::loss,
+         "{}: the log is kept from offset {} on, and {}. Is the archive mounted, and its copy whole? {}; "
+         "without --archive a replay begins where the log does",
+         place(topic_.name, partition), kept.first(),
+         begin ? fmt::format("{} only from offset {} on", archive_->place_of(partition), *begin)
+               : fmt::format("nothing is archived in {}", archive_->place_of(partition)),
+         how_to_read_on(partition, kept));
   }
 
   void begin_at_offset(LogRange& range, const Kept& kept) const {

@@ -62,6 +62,10 @@ std::optional<Offset> TopicArchive::first(Partition partition) const {
   return found == first_.end() ? std::nullopt : std::optional(found->second);
 }
 
+std::string TopicArchive::place_of(Partition partition) const {
+  return fmt::format("{}/{}/{}", printable(directory_.path()), topic_, partition);
+}
+
 Offset TopicArchive::find(Partition partition, SystemTime time, Offset end) {
   Reading reading(*this, partition, {.to = end, .since = time});
   const auto entry = reading.next();
@@ -72,8 +76,7 @@ SystemTime TopicArchive::first_time(Partition partition) {
   Reading reading(*this, partition, {});
   const auto entry = reading.next();
   if (!entry) {
-    fail(ErrorKind::loss, "{}/{}/{}: its first segment cannot be read", printable(directory_.path()), topic_,
-         partition);
+    fail(ErrorKind::loss, "{}: its first segment cannot be read", place_of(partition));
   }
   return SystemTime(Milliseconds(static_cast<std::int64_t>(entry->id.milliseconds)));
 }

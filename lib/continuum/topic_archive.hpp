@@ -28,6 +28,8 @@ class TopicArchive {
 
   // Of the oldest event that is kept of a partition; nullopt when nothing is.
   [[nodiscard]] std::optional<Offset> first(Partition partition) const;
+  // Where that is, or would be. Printable.
+  [[nodiscard]] std::string place_of(Partition partition) const;
 
   // The following need a partition of which something is kept. All throw Error{loss} for what is damaged.
 

@@ -15,6 +15,9 @@ namespace {
 // A worker of a cron job may not live for long.
 constexpr Milliseconds first_look{1'000};
 constexpr std::chrono::hours tell_again{1};
+// A trim may take minutes, and the process be stopped for days: what the settings said then would go on
+// removing what somebody has decided to keep.
+constexpr std::chrono::seconds wanted_for{2};
 
 }  // namespace
 
@@ -44,44 +47,69 @@ asio::awaitable<void> RetentionKeeper::run() {
 }
 
 asio::awaitable<void> RetentionKeeper::look() {
+  std::optional<Wanted> wanted;
+  for (const auto& worker : partitions_) {
+    while (goes_on() && worker->holding()) {
+      if (!wanted || wanted->is_old()) {
+        wanted = co_await ask();
+        if (!wanted) {
+          co_return;
+        }
+      }
+      const Trim trimmed = co_await trim(worker->partition(), *wanted);
+      if (trimmed == Trim::over) {
+        break;
+      }
+    }
+  }
+}
+
+asio::awaitable<std::optional<RetentionKeeper::Wanted>> RetentionKeeper::ask() {
   const Topic& ours = shift_.place.topic;
+  const BootClock::time_point asked = BootClock::now();
   // Without a retention this is all that is done: the whole hash may be long.
   redis::Request ask;
   ask.command("HMGET", topic_key(ours.name), "retention", "retention_bytes");
   const redis::Replies limits = co_await shift_.control.call(std::move(ask));
   if (limits[0][0].is_nil() && limits[0][1].is_nil()) {
-    co_return;
+    co_return std::nullopt;
   }
   redis::Request request;
   request_topic(request, ours.name);
   request.command("TIME");
   const redis::Replies replies = co_await shift_.control.call(std::move(request));
-  const auto topic = parse_topic(ours.name, replies[0]);
+  auto topic = parse_topic(ours.name, replies[0]);
   if (!topic || topic->log_id != ours.log_id || !topic->settings.trims()) {
-    co_return;
+    co_return std::nullopt;
   }
   const SystemTime now(Milliseconds(replies[1][0].integer() * 1000 + replies[1][1].integer() / 1000));
   const TrimGoal goal = goal_of(topic->settings, now);
+  co_return Wanted{*std::move(topic), now, goal, asked};
+}
+
+bool RetentionKeeper::Wanted::is_old() const {
+  return BootClock::now() - asked > wanted_for;
+}
+
+asio::awaitable<RetentionKeeper::Trim> RetentionKeeper::trim(Partition partition, const Wanted& wanted) {
   const std::vector<TrimGroup> nobody;
-  const std::function<bool()> goes_on = [this] { return !closed_ && shift_.stopping == Stopping::no; };
-  for (const auto& worker : partitions_) {
-    if (!goes_on()) {
-      co_return;
+  Trim trimmed = Trim::over;
+  const std::function<bool()> between = [&] {
+    if (goes_on() && wanted.is_old()) {
+      trimmed = Trim::wanted_is_old;
     }
-    if (!worker->holding()) {
-      continue;
+    return goes_on() && trimmed == Trim::over;
+  };
+  try {
+    const TrimResult result = co_await trim_in_steps(shift_.control, wanted.topic, partition, wanted.goal,
+                                                     nobody, TrimHead::recorded, between);
+    if (result.holder && wanted.now - result.holder->since > stall_limit_of(wanted.topic.settings)) {
+      tell_stalled(wanted.topic, partition, *result.holder);
     }
-    // What is wrong with one log is no reason to let the others grow.
-    try {
-      const TrimResult result = co_await trim_in_steps(shift_.control, *topic, worker->partition(), goal,
-                                                       nobody, TrimHead::recorded, goes_on);
-      if (result.holder && now - result.holder->since > stall_limit_of(topic->settings)) {
-        tell_stalled(*topic, worker->partition(), *result.holder);
-      }
-    } catch (const Error& error) {
-      tell_failed(worker->partition(), error.message());
-    }
+  } catch (const Error& error) {
+    tell_failed(partition, error.message());
   }
+  co_return trimmed;
 }
 
 bool RetentionKeeper::tells(const std::string& group, Partition partition) {

@@ -6,8 +6,10 @@
 #include "continuum/trim.hpp"
 #include "continuum/wake.hpp"
 
+#include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -27,7 +29,24 @@ class RetentionKeeper {
   void close();
 
  private:
+  // What the topic's settings ask for, as they are now.
+  struct Wanted {
+    Topic topic;
+    SystemTime now;  // by the server's clock
+    TrimGoal goal;
+    BootClock::time_point asked;
+
+    // Somebody may have changed them: nothing is removed by them any more.
+    [[nodiscard]] bool is_old() const;
+  };
+
   asio::awaitable<void> look();
+  // Nothing when nothing is to be trimmed.
+  asio::awaitable<std::optional<Wanted>> ask();
+  enum class Trim : std::uint8_t { over, wanted_is_old };
+  // What is wrong with one log is told: it is no reason to let the others grow.
+  asio::awaitable<Trim> trim(Partition partition, const Wanted& wanted);
+  [[nodiscard]] bool goes_on() const { return !closed_ && shift_.stopping == Stopping::no; }
   void tell_stalled(const Topic& topic, Partition partition, const TrimHolder& holder);
   void tell_failed(Partition partition, const std::string& what);
   // Whether it is time to say something, about a group or about what failed ("").

@@ -174,11 +174,15 @@ asio::awaitable<TrimResult> trim_in_steps(redis::Client& client, const Topic& to
     if (trimmed.state == Trimmed::State::held) {
       result.holder = trimmed.holder;
     }
-    if (trimmed.state != Trimmed::State::more || !between()) {
+    if (trimmed.state != Trimmed::State::more) {
       co_return result;
     }
     pause.expires_after(step_pause);
     co_await pause.async_wait(as_result);
+    // Directly before the next step: in the pause the process may have been stopped.
+    if (!between()) {
+      co_return result;
+    }
   }
   fail(ErrorKind::server, "{}: its groups change all the time: try again", place(topic.name, partition));
 }

@@ -70,8 +70,8 @@ struct TrimResult {
   std::optional<TrimHolder> holder;  // that did not let all go which should
 };
 // `passed_over`: groups, and where. Registers the topic's groups where they are missing. `between`: called
-// after each step; false ends it. Throws Error{loss} when the log is gone, or does not begin where the last
-// trim left it.
+// before each further step; false ends it. Throws Error{loss} when the log is gone, or does not begin where
+// the last trim left it.
 [[nodiscard]] TrimResult trim_log(redis::Session& session, const Topic& topic, Partition partition,
                                   const TrimGoal& goal, const std::vector<TrimGroup>& passed_over,
                                   TrimHead head, const std::function<bool()>& between);

@@ -86,6 +86,10 @@ Played Player::give_all(const Hooks& hooks) {
       hooks.flush();
       flushed_ = now;
     }
+    if (run.events == 0 && hooks.wait) {
+      // Much may be passed before the next one matches, and what runs has its time limits and results.
+      hooks.wait(now);
+    }
     wait_until(hooks, then);
     if (const auto over = is_over(hooks)) {
       return *over;

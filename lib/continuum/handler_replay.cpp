@@ -318,6 +318,8 @@ void HandlerReplay::give(const EventRun& run) {
 }
 
 void HandlerReplay::go_on_until(std::chrono::steady_clock::time_point then) {
+  // What has come meanwhile, also when the time is over already.
+  (void)impl_->idle();
   (void)impl_->go_until([] { return false; }, then);
 }
 

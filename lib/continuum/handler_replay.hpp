@@ -62,7 +62,8 @@ class HandlerReplay {
 
   // In the order of a Replay. Waits for room. Once it is over the events are not taken, and not accepted.
   void give(const EventRun& run);
-  // Lets the handlers go on until then, or until it is over.
+  // Lets the handlers go on until then, or until it is over. Of a time that has passed, takes what they have
+  // done so far.
   void go_on_until(std::chrono::steady_clock::time_point then);
   // Waits until what was given is settled; once it is over, only for what runs.
   void finish();

@@ -7,6 +7,7 @@
 #include "continuum/left_keys.hpp"
 #include "continuum/names.hpp"
 #include "continuum/sink.hpp"
+#include "continuum/units.hpp"
 
 #include <asio/posix/stream_descriptor.hpp>
 
@@ -116,6 +117,8 @@ struct HandlerReplay::Impl {
     // Before anything else that has come meanwhile: its end must not let the next one begin.
     count_stops();
     if (deadline && now >= *deadline) {
+      // One that never ends would hold the cursor, and so all later runs, for ever.
+      drained_at = std::min(drained_at, *deadline + settings.drain_within);
       end_by(Over::time_max);
     }
     if (now < look_at) {
@@ -214,6 +217,12 @@ struct HandlerReplay::Impl {
     for (const auto& [partition, part] : parts) {
       part->sink->pump();
       settle(*part);
+    }
+    if (running() && stops < 2) {
+      options.say(
+          fmt::format("topic {}: what still runs, {} after the end, is killed: its events are not "
+                      "accepted. A timeout of the handler would end it earlier",
+                      place.topic.name, exact_duration(settings.drain_within)));
     }
   }
 

@@ -75,9 +75,11 @@ class HandlerReplay {
 
   // Events that were given and are not behind us, refused ones included.
   [[nodiscard]] std::uint64_t unsettled() const;
-  [[nodiscard]] std::uint64_t handled() const;   // events that every handler is done with
-  [[nodiscard]] std::uint64_t failed() const;    // that a handler gave up
-  [[nodiscard]] std::uint64_t left_out() const;  // behind those, of their keys
+  // Events that every handler which takes them has handled; those that handlers gave up, the one that halts
+  // among them, and that they left out behind those, of their keys: counted for each handler.
+  [[nodiscard]] std::uint64_t handled() const;
+  [[nodiscard]] std::uint64_t failed() const;
+  [[nodiscard]] std::uint64_t left_out() const;
 
  private:
   struct Impl;

@@ -34,6 +34,10 @@ class LeftKeys {
     stay_before(partition, offset);
     ++left_out_;
   }
+  // Another handler may be done with it: it is not handled by all nevertheless. Kept until closed().
+  void not_handled(Partition partition, Offset offset) { not_handled_.emplace(partition, offset); }
+  // No handler has anything more to do with it. True when all have handled it.
+  bool closed(Partition partition, Offset offset) { return not_handled_.erase({partition, offset}) == 0; }
   [[nodiscard]] std::uint64_t left_out() const { return left_out_; }
 
   // The first event of the partition that was not accepted.
@@ -49,6 +53,7 @@ class LeftKeys {
  private:
   std::set<HandlerKey> keys_;
   std::map<Partition, Offset> first_;
+  std::set<std::pair<Partition, Offset>> not_handled_;  // of what is open
   std::uint64_t left_out_ = 0;
 };
 

@@ -266,8 +266,17 @@ bool Subscription::left_out(const Window::Event& event) {
     return false;
   }
   left.leave_out(site_.tenure.partition, event.offset);
-  site_.window.done(lane_, event.offset);
+  done_in_replay(event.offset);
   return true;
+}
+
+// Its handler is done with the event, but has not handled it.
+void Subscription::done_in_replay(Offset offset) {
+  LeftKeys& left = *site_.place.replay;
+  left.not_handled(site_.tenure.partition, offset);
+  if (site_.window.done(lane_, offset) == Window::Done::by_all) {
+    left.closed(site_.tenure.partition, offset);
+  }
 }
 
 // Those that a commit can take go with the next one. When there are none, all wait for one event.
@@ -354,7 +363,10 @@ void Subscription::settle(Offset offset, Verdict verdict, std::string_view why, 
       site_.outputs_bytes += output.size();
       site_.outputs[offset][spec().name] = std::move(output);
     }
-    site_.place.handled += site_.window.done(lane_, offset) == Window::Done::by_all ? 1U : 0U;
+    if (site_.window.done(lane_, offset) == Window::Done::by_all &&
+        (site_.place.replay == nullptr || site_.place.replay->closed(site_.tenure.partition, offset))) {
+      ++site_.place.handled;
+    }
     return;
   }
   check(verdict != Verdict::down, "a handler that is down says nothing about an event");
@@ -480,7 +492,7 @@ void Subscription::give_up_in_replay(Offset offset, const Trouble& trouble) {
   }
   ++site_.place.failed;
   troubles_.erase(offset);
-  site_.window.done(lane_, offset);
+  done_in_replay(offset);
 }
 
 void Subscription::fail_letter(Offset offset, const Trouble& trouble) {
@@ -500,6 +512,7 @@ void Subscription::fail_letter(Offset offset, const Trouble& trouble) {
 void Subscription::halt(Offset offset, const Trouble& trouble) {
   // It stays open for ever: nothing behind it of its key starts, and no commit passes it.
   const auto never = Clock::time_point::max();
+  site_.place.failed += site_.place.replay != nullptr ? 1U : 0U;
   if (site_.halted) {  // by another event, while this one ran
     site_.window.retry(lane_, offset, never, trouble.attempts);
     return;

@@ -116,6 +116,7 @@ class Subscription {
   [[nodiscard]] bool makes_outputs_fewer(Offset offset) const;
   [[nodiscard]] bool held_back(const Window::Event& event, Clock::time_point now);
   [[nodiscard]] bool left_out(const Window::Event& event);
+  void done_in_replay(Offset offset);
   void give_up(Offset offset, const Trouble& trouble);
   void give_up_in_replay(Offset offset, const Trouble& trouble);
   void fail_letter(Offset offset, const Trouble& trouble);

@@ -161,7 +161,7 @@ TEST_CASE("one handler's failure leaves the key to the others") {
   const RedisServer server;
   const auto session = server.session();
   LogData data(*session, 1);
-  data.append(0, {event_line("bad", "k"), event_line("2", "k")});
+  data.append(0, {event_line("bad", "k"), event_line("2", "k"), event_line("3", "other")});
   const Place place;
   HandlerReplayOptions options = with(place.handler(writes_ids));
   options.handlers[0].name = "a";
@@ -171,8 +171,11 @@ TEST_CASE("one handler's failure leaves the key to the others") {
   HandlerReplay handlers(data.topic(), options);
   Replay replay(*session, data.topic(), {});
   const ResumeAt at = play(replay, handlers);
-  CHECK(place.lines("ids") == Strings{"bad"});
-  CHECK(place.lines("b") == Strings{"bad", "2"});
+  CHECK(place.lines("ids") == Strings{"bad", "3"});
+  CHECK(place.lines("b") == Strings{"bad", "2", "3"});
+  CHECK(handlers.handled() == 1);
+  CHECK(handlers.failed() == 1);
+  CHECK(handlers.left_out() == 1);
   CHECK(at.places.at(Partition(0)).offset == Offset(0));
 }
 
@@ -238,6 +241,8 @@ TEST_CASE("a replay whose handler halts, or is asked to stop, has accepted what 
     CHECK(at.places.at(Partition(0)).offset == Offset(2));
     CHECK(at.places.at(Partition(1)).offset == Offset(0));
     CHECK(handlers.unsettled() == 3);
+    CHECK(handlers.handled() == 2);
+    CHECK(handlers.failed() == 1);
   }
   SUBCASE("it is asked to stop by its first event") {
     HandlerReplay handlers(

@@ -440,6 +440,41 @@ TEST_SUITE("replay archive") {
     CHECK(replayed(archived, since).in_range == 4);
   }
 
+  TEST_CASE("without a beginning, a partition that was trimmed and is not in the archive is loss") {
+    Archived archived(2);
+    archived.append(0, 4);
+    archived.append(1, 4);
+    const EntryId removed = archived.append(1, 4);
+    archived.archive(0);
+    const EntryId kept = archived.append(1, 4);
+    archived.trim(1, kept);
+    archived.data.command("HSET", archived.data.meta(1), "trimmed", 1, "trimmed_offset", 8, "trimmed_entry",
+                          removed.text());
+    std::string message = loss_of(archived, archived.both()).message;
+    check_contains(message,
+                   "topic t, partition 1: the log is kept from offset 8 on, and nothing is archived in");
+    check_contains(message, "/t/1. Is the archive mounted");
+    check_contains(message, "--from-offset 8");
+    // A copy that has lost its first segments is no better.
+    archived.append(1, 4);
+    archived.writers[1] = std::make_unique<ArchiveWriter>(
+        archived.place.path(), "t", Partition(1), archived.data.topic().log_id,
+        ArchiveResume{Offset(12), Offset(12)}, archived.archive_options);
+    (void)archived.writers[1]->append(archived.entries_of(1).back());
+    (void)archived.writers[1]->sync();
+    message = loss_of(archived, archived.both()).message;
+    check_contains(message, "only from offset 12 on");
+    // What is there can be had.
+    CHECK(replayed(archived, {}).in_range == 12);
+    ReplayOptions options = archived.both();
+    options.partitions = {Partition(1)};
+    options.range.from = Offset(8);
+    CHECK(replayed(archived, options).in_range == 8);
+    options = archived.both();
+    options.range.since = time_of(kept);
+    CHECK(replayed(archived, options).in_range == 8);
+  }
+
   TEST_CASE("a log that went back behind its archive is loss") {
     Archived archived;
     archived.append(0, 4);

@@ -277,6 +277,49 @@ TEST_CASE("a replay whose handler halts, or is asked to stop, has accepted what 
   }
 }
 
+TEST_CASE("a handler that never ends is killed some time after the replay's") {
+  const RedisServer server;
+  const auto session = server.session();
+  LogData data(*session, 1);
+  data.append(0, {event_line("1", "k")});
+  const Place place;
+  std::string said;
+  HandlerReplayOptions options = with(place.handler("echo \"$CONTINUUM_ID\" >>ids; exec sleep 100"));
+  options.time_max = Milliseconds(100);
+  options.drain_within = Milliseconds(100);
+  options.say = [&](const std::string& text) { said += text; };
+  const auto began = std::chrono::steady_clock::now();
+  {
+    HandlerReplay handlers(data.topic(), options);
+    Replay replay(*session, data.topic(), {});
+    const ResumeAt at = play(replay, handlers);
+    CHECK(handlers.over() == HandlerReplay::Over::time_max);
+    CHECK(at.places.at(Partition(0)).offset == Offset(0));
+    CHECK(handlers.handled() == 0);
+  }
+  CHECK(std::chrono::steady_clock::now() - began < std::chrono::seconds(50));
+  CHECK(said.find("what still runs, 100ms after the end, is killed") != std::string::npos);
+}
+
+TEST_CASE("what handlers have done is taken without waiting for more") {
+  const RedisServer server;
+  const auto session = server.session();
+  LogData data(*session, 1);
+  data.append(0, {event_line("1", "k"), event_line("2", "k")});
+  const Place place;
+  HandlerReplay handlers(data.topic(), with(place.handler(writes_ids)));
+  Replay replay(*session, data.topic(), {});
+  while (const auto run = replay.next()) {
+    handlers.give(*run);
+  }
+  const auto began = std::chrono::steady_clock::now();
+  while (handlers.handled() < 2 && std::chrono::steady_clock::now() - began < std::chrono::seconds(20)) {
+    handlers.go_on_until(began);
+  }
+  CHECK(handlers.handled() == 2);
+  handlers.finish();
+}
+
 TEST_CASE("a handler that is down for too long ends the replay, and no event is to blame") {
   const RedisServer server;
   const auto session = server.session();

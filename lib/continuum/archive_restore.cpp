@@ -35,8 +35,13 @@ struct LogEdge {
 
 // Entries on their way into a log.
 struct Chunk {
-  redis::Request producers;
-  std::vector<std::string> texts;  // as the script takes them
+  struct Producer {
+    Position position;
+    std::string digest;
+    Offset end;
+  };
+  std::map<std::pair<std::string, Generation>, Producer> producers;  // by key, behind the last entry
+  std::vector<std::string> texts;                                    // as the script takes them
   std::size_t bytes = 0;
   std::size_t entries = 0;
   std::uint64_t events = 0;
@@ -208,7 +213,8 @@ class Restore {
   void require_nothing_left(const std::vector<Partition>& archived) {
     redis::Request request;
     for (const Partition partition : archived) {
-      request.command("EXISTS", meta_key(target_, partition), log_key(target_, partition));
+      request.command("EXISTS", meta_key(target_, partition), log_key(target_, partition),
+                      restoring_key(target_, partition));
     }
     const auto replies = session_.call(std::move(request));
     for (std::size_t i = 0; i < archived.size(); ++i) {
@@ -244,15 +250,23 @@ class Restore {
 
   // What the logs lack of the barriers, as if a resize were finished (PROTOCOLS: Resize).
   void seal(Generation active) {
-    std::set<Partition> known;
     const RingDescription* before = nullptr;
     for (const auto& [x, ring] : source_.rings) {
       redis::Request request;
       for (const Partition partition : members_of(before, ring)) {
+        if (!edges_.contains(partition) && begun_.insert(partition).second) {
+          make_empty(partition, x);
+        }
+        // Not "new": that would make a log where the topic was dropped meanwhile.
         request.run(redis::Script::seal, {meta_key(target_, partition), log_key(target_, partition)}, log_id_,
-                    x, known.insert(partition).second ? "new" : "old");
+                    x, "old");
       }
-      (void)session_.call(std::move(request));
+      const auto answers = session_.call(std::move(request));
+      for (std::size_t i = 0; i < answers.size(); ++i) {
+        if (answers[i][0].text() == "NOLOG") {
+          fail_changed();
+        }
+      }
       before = &ring;
     }
     check(before != nullptr && source_.rings.rbegin()->first == active, "the active ring is the last");
@@ -306,6 +320,7 @@ class Restore {
     }
     if (replies[0].is_nil()) {
       try {
+        claim(partition);
         copy(partition, there);
       } catch (const Error& error) {
         if (error.kind() != ErrorKind::loss) {
@@ -322,6 +337,34 @@ class Restore {
     done_ += edges_.at(partition).second.next - edges_.at(partition).first.first;
     in_chunks_ = 0;
     tell();
+  }
+
+  // Marks the partition as one of this restore, unless it is whole. A drop deletes the mark, and what comes
+  // late then is refused by the scripts, also when there is a topic of that name again.
+  void claim(Partition partition) {
+    const std::string mark = restoring_key(target_, partition);
+    redis::Request request;
+    request.command("SET", mark, log_id_, "NX");
+    request.command("GET", mark);
+    request.command("EXISTS", meta_key(target_, partition));
+    const auto replies = session_.call(std::move(request));
+    if (!replies[1].is_nil() && replies[1].text() != log_id_) {
+      fail_left(partition);
+    }
+    // Behind the mark: a drop that begins after this finds it.
+    redis::Request ask;
+    request_topic(ask, target_);
+    const auto asked = session_.call(std::move(ask));
+    const auto there = parse_topic(target_, asked[0]);
+    const bool ours = there && there->restoring == source_.log_id && there->log_id == log_id_;
+    if (!ours || replies[2].number() > 0) {
+      redis::Request unmark;
+      unmark.command("DEL", mark);
+      (void)session_.call(std::move(unmark));
+    }
+    if (!ours) {
+      fail_changed();
+    }
   }
 
   void learn_edges(Partition partition) {
@@ -403,11 +446,8 @@ class Restore {
         field("p", entry.producer);
         field("l", fmt::to_string(entry.position.value));
         field("d", entry.digest);
-        // Before the entry: a run that ends between them is followed by one that stores the entry.
-        chunk.producers.command("HSET", producer_key(target_, partition, entry.producer), "epoch", 0,
-                                fmt::format("pos.{}", entry.generation), entry.position,
-                                fmt::format("dig.{}", entry.generation), entry.digest,
-                                fmt::format("end.{}", entry.generation), entry.next());
+        chunk.producers[{producer_key(target_, partition, entry.producer), entry.generation}] = {
+            entry.position, std::string(entry.digest), entry.next()};
       }
       add_frame(texts, entry);
     }
@@ -434,13 +474,20 @@ class Restore {
 
   // Returns the id that the log ends with then.
   EntryId store(Chunk chunk, Partition partition, const EntryId& last) {
-    redis::Request request = std::move(chunk.producers);
-    const std::string after = last.text();
-    std::vector<std::string_view> args{after};
+    std::vector<std::string> keys{log_key(target_, partition), meta_key(target_, partition),
+                                  restoring_key(target_, partition)};
+    std::vector<std::string> state{log_id_, last.text()};
+    for (const auto& [whose, producer] : chunk.producers) {
+      keys.push_back(whose.first);
+      state.insert(state.end(), {fmt::to_string(whose.second.value), fmt::to_string(producer.position.value),
+                                 producer.digest, fmt::to_string(producer.end.value)});
+    }
+    std::vector<std::string_view> args(state.begin(), state.end());
     args.insert(args.end(), chunk.texts.begin(), chunk.texts.end());
-    request.script(redis::Script::restore, {log_key(target_, partition), meta_key(target_, partition)}, args);
+    redis::Request request;
+    request.script(redis::Script::restore, std::vector<std::string_view>(keys.begin(), keys.end()), args);
     const auto replies = session_.call(std::move(request));
-    const auto answer = replies[replies.size() - 1];
+    const auto answer = replies[0];
     // MOVED to where we are: an answer was lost, and the request sent again.
     if (answer[0].text() != "OK" && !(answer[0].text() == "MOVED" && answer[1].text() == chunk.last.text())) {
       fail_changed();
@@ -466,11 +513,27 @@ class Restore {
     }
     const bool is_whole = first.first == Offset(0) && trimmed == Generation(0);
     redis::Request request;
-    request.run(redis::Script::restored, {log_key(target_, partition), meta_key(target_, partition)},
-                last.id.text(), log_id_, last.generation, born, last.next, trimmed,
-                is_whole ? std::string() : fmt::to_string(first.first.value), first.id.before().text());
-    const auto answer = session_.call(std::move(request));
-    if (answer[0][0].text() == "MOVED") {
+    request.run(
+        redis::Script::restored,
+        {log_key(target_, partition), meta_key(target_, partition), restoring_key(target_, partition)},
+        last.id.text(), log_id_, last.generation, born, last.next, trimmed,
+        is_whole ? std::string() : fmt::to_string(first.first.value), first.id.before().text());
+    require_whole(session_.call(std::move(request))[0][0].text());
+  }
+
+  // Of which there is no archive. It begins in generation `born`.
+  void make_empty(Partition partition, Generation born) {
+    claim(partition);
+    redis::Request request;
+    request.run(
+        redis::Script::restored,
+        {log_key(target_, partition), meta_key(target_, partition), restoring_key(target_, partition)},
+        EntryId{}.text(), log_id_, born, born, Offset(0), Generation(0), std::string(), std::string());
+    require_whole(session_.call(std::move(request))[0][0].text());
+  }
+
+  void require_whole(std::string_view answer) const {
+    if (answer != "OK" && answer != "WHOLE") {
       fail_changed();
     }
   }
@@ -489,6 +552,7 @@ class Restore {
   std::string log_id_;
   Frames frames_ = Frames::automatic;
   std::map<Partition, std::pair<LogEdge, LogEdge>> edges_;  // of logs that are restored
+  std::set<Partition> begun_;                               // without an archive
   FrameEncoder encoder_;
   std::uint64_t done_ = 0;       // events of those
   std::uint64_t in_chunks_ = 0;  // of the one that is being restored, in this run

@@ -129,6 +129,10 @@ std::string meta_key(std::string_view topic, Partition partition) {
   return partition_key(topic, partition, "meta");
 }
 
+std::string restoring_key(std::string_view topic, Partition partition) {
+  return partition_key(topic, partition, "restoring");
+}
+
 std::string producer_key(std::string_view topic, Partition partition, std::string_view producer) {
   return partition_key(topic, partition, fmt::format("producer:{}", producer));
 }

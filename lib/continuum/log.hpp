@@ -24,6 +24,8 @@ namespace continuum {
 [[nodiscard]] std::string replay_cursor_key(std::string_view topic, std::string_view cursor);
 [[nodiscard]] std::string log_key(std::string_view topic, Partition partition);
 [[nodiscard]] std::string meta_key(std::string_view topic, Partition partition);
+// While it is being restored from an archive.
+[[nodiscard]] std::string restoring_key(std::string_view topic, Partition partition);
 [[nodiscard]] std::string producer_key(std::string_view topic, Partition partition,
                                        std::string_view producer);
 [[nodiscard]] std::string group_key(std::string_view topic, Partition partition, std::string_view group);

@@ -446,6 +446,12 @@ std::uint64_t drop_topic(redis::Session& session, std::string_view name) {
   // Without its meta a partition takes no append and no renewal: nothing comes back while the rest goes.
   std::vector<std::string> keys;
   if (const auto topic = ask_topic(session, name)) {
+    if (topic->restoring) {
+      // From here on nobody marks a partition as being restored.
+      (void)update(session, *topic, [](redis::Request& request, const std::string& key) {
+        request.command("HSET", key, "restoring", "dropped");
+      });
+    }
     for (const auto& [generation, ring] : topic->rings) {
       for (const auto& member : ring.members) {
         keys.push_back(meta_key(name, member.partition));

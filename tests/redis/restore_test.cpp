@@ -300,6 +300,64 @@ TEST_SUITE("archive restore") {
     CHECK(after.metas == before.metas);
   }
 
+  TEST_CASE("a restore that comes late writes nothing into a topic that is finished, dropped or anew") {
+    Archived archived;
+    for (int i = 0; i < 2200; ++i) {
+      archived.import(1, "counter", static_cast<std::uint64_t>(i) + 1);
+    }
+    archived.archive();
+    archived.flush();
+    const auto all = [&] {
+      std::map<std::string, std::string> dump;
+      const auto keys = archived.work.data().command("KEYS", "*");
+      for (std::size_t i = 0; i < keys[0].size(); ++i) {
+        const std::string key(keys[0][i].text());
+        dump[key] = archived.work.data().command("DUMP", key)[0].text();
+      }
+      return dump;
+    };
+    std::map<std::string, std::string> before;
+    std::function<void()> meanwhile;
+    SUBCASE("finished by another run, and published to since") {
+      meanwhile = [&] {
+        CHECK(archived.restore().events() == 2200);
+        archived.import(1, "counter", 9000);
+        CHECK(archived.work.data().command("EXISTS", restoring_key("t", Partition(1)))[0].number() == 0);
+      };
+    }
+    SUBCASE("dropped") {
+      meanwhile = [&] { CHECK(drop_topic(*archived.session, "t") > 0); };
+    }
+    SUBCASE("dropped and created anew") {
+      meanwhile = [&] {
+        CHECK(drop_topic(*archived.session, "t") > 0);
+        CHECK(create_topic(*archived.session, "t", RingDescription::uniform(2), {}) == Created::created);
+      };
+    }
+    SUBCASE("dropped and created anew with fewer partitions") {
+      meanwhile = [&] {
+        CHECK(drop_topic(*archived.session, "t") > 0);
+        CHECK(create_topic(*archived.session, "t", RingDescription::uniform(1), {}) == Created::created);
+      };
+    }
+    for (const int moment : {1, 2, 3}) {
+      archived.flush();
+      const auto session = archived.work.session();
+      RestoreOptions options;
+      options.topic = "t";
+      int told = 0;
+      options.on_progress = [&](std::uint64_t) {
+        if (++told == moment) {
+          meanwhile();
+          before = all();
+        }
+      };
+      CHECK(kind_of([&] { (void)restore_archive(*session, archived.place.path(), options); }) != ErrorKind{});
+      CHECK(told >= moment);
+      CHECK(all() == before);
+    }
+  }
+
   TEST_CASE("what is there is not restored over, and the way out is said") {
     Archived archived;
     archived.publish(0, 10);

@@ -214,6 +214,9 @@ int restore(const Context& context, RestoreArguments arguments) {
   options.on_progress = [&](std::uint64_t events) { progress.update(events); };
   const RestoreSummary summary = restore_archive(*session, arguments.directory, options);
   progress.clear();
+  for (const auto& notice : summary.notices) {
+    say(context, notice);
+  }
   Output out;
   if (context.json) {
     std::vector<std::string> partitions;

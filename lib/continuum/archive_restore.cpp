@@ -101,7 +101,7 @@ class Restore {
       restore_partition(partition);
     }
     const Generation active = complete_rings();
-    RestoreSummary summary{target_, log_id_, active, {}};
+    RestoreSummary summary{target_, log_id_, active, {}, {}};
     for (const Partition partition : archived) {
       make_whole(partition);
       summary.partitions.push_back(
@@ -109,6 +109,7 @@ class Restore {
     }
     seal(active);
     activate(active);
+    add_notices(summary);
     return summary;
   }
 
@@ -180,10 +181,55 @@ class Restore {
                             "event_bytes_max", source_.settings.event_bytes_max, "active", 0, "pending",
                             source_.active, "restoring", source_.log_id, ring_field(source_.active),
                             source_.ring().text());
+            request_limits(request, key);
           });
     }
     if (!done) {
       fail_changed();
+    }
+  }
+
+  void request_limits(redis::Request& request, const std::string& key) const {
+    const TopicSettings& settings = source_.settings;
+    if (settings.retention) {
+      request.command("HSET", key, "retention", settings.retention->count());
+    }
+    if (settings.retention_bytes) {
+      request.command("HSET", key, "retention_bytes", *settings.retention_bytes);
+    }
+    if (settings.stall_limit) {
+      request.command("HSET", key, "stall_limit", settings.stall_limit->count());
+    }
+  }
+
+  // What whoever restores has to know of the topic that there is now.
+  void add_notices(RestoreSummary& summary) const {
+    std::string limits;
+    for (const auto& [name, value] : texts_of_limits(source_.settings)) {
+      if (name != "stall_limit") {
+        limits += fmt::format("{}{}={}", limits.empty() ? "" : " and ", name, value);
+      }
+    }
+    if (!limits.empty()) {
+      const std::string off = fmt::format("{}{}", source_.settings.retention ? " retention=none" : "",
+                                          source_.settings.retention_bytes ? " retention_bytes=none" : "");
+      summary.notices.push_back(fmt::format(
+          "topic {0} has {1} again: once groups are registered, workers trim by it what all of them have "
+          "passed. `continuum topic set {0}{2}` keeps it",
+          target_, limits, off));
+    }
+    std::vector<Partition> cut;
+    for (const auto& partition : summary.partitions) {
+      if (partition.first > Offset(0)) {
+        cut.push_back(partition.partition);
+      }
+    }
+    if (!cut.empty()) {
+      summary.notices.push_back(fmt::format(
+          "the archive of partition{} {} does not begin at offset 0: a named producer that has stored "
+          "nothing "
+          "there since is not known any more. Run again, it stores once more what it had stored before",
+          cut.size() == 1 ? "" : "s", partition_list(cut)));
     }
   }
 

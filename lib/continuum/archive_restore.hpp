@@ -41,6 +41,7 @@ struct RestoreSummary {
   std::string log_id;
   Generation active;
   std::vector<RestoredPartition> partitions;
+  std::vector<std::string> notices;  // what a person has to know of it, one line each
 
   [[nodiscard]] std::uint64_t events() const;
 };

@@ -209,6 +209,9 @@ TEST_SUITE("archive restore") {
     CHECK(after.log_id == before.log_id);
     CHECK(after.limits == before.limits);
     CHECK(after.limits.size() == 2);
+    REQUIRE(summary.notices.size() == 1);
+    CHECK(summary.notices[0].find("`continuum topic set t retention=none retention_bytes=none`") !=
+          std::string::npos);
     CHECK(after.active == before.active);
     CHECK(after.rings == before.rings);
     CHECK(difference(before, after) == "");
@@ -496,6 +499,8 @@ TEST_SUITE("archive restore") {
     archived.flush();
     const auto summary = archived.restore();
     CHECK(summary.partitions.at(0).first == Offset(10));
+    REQUIRE(summary.notices.size() == 1);
+    CHECK(summary.notices[0].find("of partition 0 does not begin at offset 0") != std::string::npos);
     CHECK(summary.events() == 10);
     redis::Request request;
     request_ends(request, "t", Partition(0));

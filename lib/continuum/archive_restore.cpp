@@ -1,7 +1,9 @@
 #include "continuum/archive_restore.hpp"
 
 #include "continuum/archive_check.hpp"
+#include "continuum/archive_index.hpp"
 #include "continuum/archive_reader.hpp"
+#include "continuum/archive_segment.hpp"
 #include "continuum/archive_topic.hpp"
 #include "continuum/error.hpp"
 #include "continuum/frame.hpp"
@@ -22,6 +24,7 @@ namespace {
 // Of one request.
 constexpr std::size_t chunk_bytes_max = 1 << 20;
 constexpr std::size_t chunk_entries_max = 512;
+constexpr std::size_t header_window_bytes = 4096;
 // Frames of at least as many bytes of lines were archived as they came (archive_writer.cpp).
 constexpr std::size_t whole_from_bytes = 32 << 10;
 
@@ -96,12 +99,18 @@ class Restore {
 
   RestoreSummary run() {
     const std::vector<Partition> archived = partitions();
+    for (const Partition partition : archived) {
+      look_at_end(partition);
+    }
     begin(archived);
     for (const Partition partition : archived) {
       restore_partition(partition);
     }
+    for (const Partition partition : archived) {
+      require_all(partition);
+    }
     const Generation active = complete_rings();
-    RestoreSummary summary{target_, log_id_, active, {}, {}};
+    RestoreSummary summary{target_, log_id_, active, {}, notices_};
     for (const Partition partition : archived) {
       make_whole(partition);
       summary.partitions.push_back(
@@ -137,6 +146,61 @@ class Restore {
 
   [[nodiscard]] bool has_entries(Partition partition) const {
     return ArchiveReader(archive_, source_.name, partition, source_.log_id, {}).first_offset().has_value();
+  }
+
+  // How far the archive of a partition goes, by its headers. Frames are in an index once they are on the
+  // disk: what it has and the segment has not is damage, and not what a writer that died left.
+  void look_at_end(Partition partition) {
+    const PartitionDirectory directory(archive_, source_.name, partition);
+    const auto identity = find_identity(directory);
+    const auto segments = directory.contents().segments;
+    if (!identity || segments.empty()) {
+      return;
+    }
+    const Offset first = segments.back();
+    // Before the segment, which a writer may be appending to.
+    const std::string known = read_index(directory, *identity, first);
+    SegmentFile segment(directory, first, header_window_bytes);
+    SegmentScanner scanner(segment, *identity, 0, first);
+    Offset next = first;
+    for (auto item = scanner.next(); !std::holds_alternative<SegmentScanner::End>(item);
+         item = scanner.next()) {
+      if (const auto* frame = std::get_if<ArchivedFrame>(&item)) {
+        next = frame->header.next();
+      } else if (const auto& damage = std::get<SegmentDamage>(item);
+                 damage.kind == SegmentDamage::Kind::tail) {
+        const std::string what = fmt::format("{}, {}, byte {}: {}", printable(segment.path()),
+                                             range_text(damage.from, damage.to), damage.position, damage.why);
+        if (damage.position < indexed_bytes(known, *identity, first)) {
+          fail(ErrorKind::loss,
+               "{}. Its index has a record of that: it was whole once. Put a copy of the file in its place; "
+               "when there is none, `continuum archive verify {}` says what is lost, and without its index "
+               "what lies before it can be restored",
+               what, printable(archive_.path()));
+        }
+        notices_.push_back(what + ". That was being written, and is not restored");
+      }
+    }
+    if (indexed_bytes(known, *identity, first) > segment.bytes()) {
+      fail(ErrorKind::loss,
+           "{} has {} bytes, and its index has records of more: it was cut off. Put a whole copy of the file "
+           "in "
+           "its place; when there is none, remove the index, and what the segment has can be restored",
+           printable(segment.path()), segment.bytes());
+    }
+    ends_[partition] = next;
+  }
+
+  // Before the topic can be used: a good copy of a file can still be put in its place.
+  void require_all(Partition partition) const {
+    const auto end = ends_.find(partition);
+    const Offset restored = edges_.at(partition).second.next;
+    if (end != ends_.end() && restored < end->second) {
+      fail(ErrorKind::loss,
+           "{}: {} are in the archive and were not restored. Topic {} is not to be used yet: see `continuum "
+           "archive verify {}`",
+           place(target_, partition), range_text(restored, end->second), target_, printable(archive_.path()));
+    }
   }
 
   // --- the topic's hash
@@ -598,7 +662,9 @@ class Restore {
   std::string log_id_;
   Frames frames_ = Frames::automatic;
   std::map<Partition, std::pair<LogEdge, LogEdge>> edges_;  // of logs that are restored
-  std::set<Partition> begun_;                               // without an archive
+  std::map<Partition, Offset> ends_;                        // of the archive
+  std::vector<std::string> notices_;
+  std::set<Partition> begun_;  // without an archive
   FrameEncoder encoder_;
   std::uint64_t done_ = 0;       // events of those
   std::uint64_t in_chunks_ = 0;  // of the one that is being restored, in this run

@@ -419,6 +419,42 @@ TEST_SUITE("archive restore") {
     CHECK(difference(before, snapshot_of(*archived.session)) == "");
   }
 
+  TEST_CASE("a damaged end that the index has is exit 4, and a torn one that it has not is said") {
+    Archived archived(1);
+    for (int i = 0; i < 3; ++i) {
+      archived.publish(0, 50);
+      archived.archive();
+    }
+    archived.flush();
+    const fs::path segment = archived.place.segments().at(0);
+    const std::string good = bytes_of(segment);
+    std::string bytes = good;
+    SUBCASE("its header") {
+      const std::size_t at = bytes.rfind("\x5c\x2a\x4d\x18") + 60;
+      bytes[at] = static_cast<char>(bytes[at] ^ 1);
+    }
+    SUBCASE("cut within a frame") {
+      bytes.resize(bytes.size() - 10);
+    }
+    SUBCASE("cut between frames") {
+      bytes.resize(bytes.rfind("\x5c\x2a\x4d\x18"));
+    }
+    SUBCASE("torn") {
+      put_bytes(segment, good.substr(0, good.size() - 10));
+      fs::remove(archived.place.indexes().at(0));
+      const auto summary = archived.restore();
+      CHECK(summary.events() == 100);
+      REQUIRE(summary.notices.size() == 1);
+      CHECK(summary.notices[0].find("offsets 100 to 149") != std::string::npos);
+      return;
+    }
+    put_bytes(segment, bytes);
+    CHECK(archived.refusal(ErrorKind::loss).find("index has") != std::string::npos);
+    CHECK(archived.work.data().command("DBSIZE")[0].number() == 0);
+    put_bytes(segment, good);
+    CHECK(archived.restore().events() == 150);
+  }
+
   TEST_CASE("what is missing in an archive is said before anything is restored") {
     Archived archived;
     archived.publish_all_kinds();

@@ -48,13 +48,14 @@ class Verifier {
  public:
   Verifier(const ArchiveDirectory& archive, const std::string& topic, Partition partition,
            const ArchiveCheckOptions& options, ArchiveTotals& totals)
-      : directory_(archive, topic, partition), options_(options), totals_(totals) {}
+      : archive_(archive), directory_(archive, topic, partition), options_(options), totals_(totals) {}
 
   void run() {
     ++totals_.partitions;
     if (!find_out_identity()) {
       return;
     }
+    learn_newest_ring();
     const auto contents = directory_.contents();
     for (const auto& name : contents.foreign) {
       tell(Kind::foreign, name, "it is no file of an archive: move it away");
@@ -102,6 +103,16 @@ class Verifier {
     totals_.bytes += bytes;
     if (options_.on_progress) {
       options_.on_progress(totals_.bytes);
+    }
+  }
+
+  void learn_newest_ring() {
+    try {
+      if (const auto topic = read_archived_topic(archive_, directory_.topic())) {
+        newest_ = topic->rings.rbegin()->first;
+      }
+    } catch (const Error&) {
+      newest_.reset();  // verify_topics() tells it
     }
   }
 
@@ -248,6 +259,11 @@ class Verifier {
       problem.what = fmt::format("generation {} begins without its barrier", header.generation);
       report(std::move(problem));
     }
+    if (header.barrier() && newest_ &&
+        header.generation.value > std::uint64_t{newest_->value} + unknown_generations_max) {
+      wrong = fmt::format("a barrier of generation {}, and the newest ring of the topic is of generation {}",
+                          header.generation, *newest_);
+    }
     generation_ = header.generation;
     last_id_ = header.entries.back().id;
     const auto data = scanner.data(frame);
@@ -300,6 +316,7 @@ class Verifier {
     }
   }
 
+  const ArchiveDirectory& archive_;
   PartitionDirectory directory_;
   const ArchiveCheckOptions& options_;
   ArchiveTotals& totals_;
@@ -309,6 +326,7 @@ class Verifier {
   std::uint64_t indexed_bytes_ = 0;  // of the segment, by its index
   std::optional<Offset> expected_;
   std::optional<Generation> generation_;
+  std::optional<Generation> newest_;  // ring of the topic, as far as that is known
   EntryId last_id_;
   FrameDecoder decoder_;
   std::string lines_;

@@ -140,7 +140,8 @@ bool take_entries(Take& take, FrameHeader& header) {
     entry.id.sequence = (bits & other_sequence) != 0 ? take.varint() : usual_sequence(before, bits >> 2U);
     const std::uint64_t held = (bits & other_events) != 0 ? take.varint() : 1;
     events += held;
-    if (entry.id <= before || held > frame_events_max || events > header.events) {
+    if (entry.id <= before || entry.id.milliseconds > number_max || held > frame_events_max ||
+        events > header.events) {
       return false;
     }
     entry.events = static_cast<std::uint32_t>(held);

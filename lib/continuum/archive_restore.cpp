@@ -538,6 +538,14 @@ class Restore {
       texts.emplace_back(value);
     };
     if (entry.barrier()) {
+      if (const Generation newest = source_.rings.rbegin()->first;
+          entry.generation.value > std::uint64_t{newest.value} + unknown_generations_max) {
+        fail(ErrorKind::loss,
+             "{} has a barrier of generation {} before offset {}, and the newest ring in {}/{}/{} is of "
+             "generation {}: the file is an older copy, or the barrier is damaged",
+             place(source_.name, partition), entry.generation, entry.first, printable(archive_.path()),
+             source_.name, archived_topic_name, newest);
+      }
       field("barrier", fmt::to_string(entry.generation.value));
       field("o", fmt::to_string(entry.first.value));
     } else {

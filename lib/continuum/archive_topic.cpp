@@ -152,7 +152,9 @@ bool parse_body(Lines lines, Topic& topic) {
     topic.rings.emplace(*generation, RingDescription::parse(ring->substr(blank + 1)));
   }
   topic.active = active.value_or(Generation(0));
-  return lines.empty() && topic.rings.contains(topic.active);
+  return lines.empty() && topic.rings.contains(topic.active) &&
+         topic.rings.rbegin()->first.value - topic.rings.begin()->first.value <
+             topic.rings.size() + unknown_generations_max;
 }
 
 Topic parse(std::string_view bytes, std::string_view name, const std::string& path) {

@@ -17,6 +17,9 @@
 
 namespace continuum {
 
+// There is a ring for each generation that was ever in force. So many that nobody has described are damage.
+inline constexpr std::uint32_t unknown_generations_max = 1000;
+
 inline constexpr std::string_view archived_topic_name = "topic";
 
 // Without groups. nullopt: there is no such file. Throws Error{loss} when it is damaged or another topic's,

@@ -455,6 +455,30 @@ TEST_SUITE("archive restore") {
     CHECK(archived.restore().events() == 150);
   }
 
+  TEST_CASE("a generation far beyond the rings that are known is damage") {
+    Archived archived(1);
+    archived.publish(0, 10);
+    SUBCASE("of a barrier") {
+      archived.work.data().seal(0, 4294967295, "old");
+      archived.archive();
+      archived.flush();
+      CHECK(archived.refusal(ErrorKind::loss).find("barrier of generation 4294967295") != std::string::npos);
+      const auto problems = verify(archived.place).problems;
+      REQUIRE(problems.size() == 1);
+      CHECK(problems[0].what.find("barrier of generation 4294967295") != std::string::npos);
+    }
+    SUBCASE("of a ring") {
+      archived.archive();
+      archived.flush();
+      Topic topic = *read_archived_topic(ArchiveDirectory(archived.place.path()), "t");
+      topic.active = Generation(4294967295);
+      topic.rings.emplace(topic.active, topic.rings.begin()->second);
+      write_archived_topic(ArchiveDirectory(archived.place.path()), topic);
+      CHECK(archived.refusal(ErrorKind::loss).find("t/topic is damaged") != std::string::npos);
+      CHECK(has_identity_problem(archived.place));
+    }
+  }
+
   TEST_CASE("what is missing in an archive is said before anything is restored") {
     Archived archived;
     archived.publish_all_kinds();

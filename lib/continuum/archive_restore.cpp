@@ -11,6 +11,7 @@
 #include "continuum/names.hpp"
 #include "continuum/sharing.hpp"
 #include "continuum/topic.hpp"
+#include "continuum/worker.hpp"
 
 #include <algorithm>
 #include <map>
@@ -116,6 +117,7 @@ class Restore {
       summary.partitions.push_back(
           {partition, edges_.at(partition).first.first, edges_.at(partition).second.next});
     }
+    register_archive(active);
     seal(active);
     activate(active);
     add_notices(summary);
@@ -390,6 +392,43 @@ class Restore {
       }
     }
     return all;
+  }
+
+  // From the first moment on nothing may be trimmed that is not archived yet. On a partition that begins anew
+  // the group is given its cursor by whoever needs it first, as on one that a resize adds. Under another name
+  // it is not the log of this archive.
+  void register_archive(Generation active) {
+    if (options_.to) {
+      return;
+    }
+    Topic topic = source_;
+    topic.name = target_;
+    topic.log_id = log_id_;
+    topic.active = active;
+    const std::string group(archive_group);
+    const auto field = fmt::format("group:{}", group);
+    const bool done =
+        change_topic([&](const std::optional<Topic>& there, redis::Request& request, const std::string& key) {
+          if (!there || there->log_id != log_id_ || !there->restoring) {
+            fail_changed();
+          }
+          request.command("HSETNX", key, field, fmt::format("start {}", active));
+        });
+    if (!done) {
+      fail_changed();
+    }
+    // Behind what was restored, before the barriers that the archive does not have.
+    topic.groups = {{group, {"end", active}}};
+    redis::Request request;
+    for (const auto& [partition, edges] : edges_) {
+      request_registration(request, topic, group, partition);
+    }
+    const auto replies = session_.call(std::move(request));
+    for (std::size_t i = 0; i < replies.size(); ++i) {
+      if (replies[i][0].text() == "NOLOG") {
+        fail_changed();
+      }
+    }
   }
 
   void activate(Generation active) {

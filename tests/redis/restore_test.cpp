@@ -257,6 +257,36 @@ TEST_SUITE("archive restore") {
     CHECK(again.metas == whole.metas);
   }
 
+  TEST_CASE("after a restore nothing is trimmed that is not archived yet") {
+    Archived archived;
+    archived.publish_all_kinds();
+    archived.archive();
+    archived.flush();
+    const RestoreSummary summary = archived.restore();
+    REQUIRE(summary.partitions.size() == 3);
+    for (std::uint32_t p = 0; p < 3; ++p) {
+      archived.publish(p, 9, 2);
+    }
+    const Topic topic = load_topic(*archived.session, "t");
+    CHECK(topic.groups.at(group_name).policy == "start");
+    const TrimGoal goal{.before = SystemTime::max(), .bytes_max = std::nullopt};
+    for (const auto& restored : summary.partitions) {
+      const auto group = parse_group(
+          archived.work.data().command("HGETALL", group_key("t", restored.partition, group_name))[0]);
+      REQUIRE(group);
+      CHECK(group->cursor.offset == restored.next);
+      CHECK(trim_log(*archived.session, topic, restored.partition, goal, {}, TrimHead::recorded, {}).first ==
+            restored.next);
+    }
+    archived.archive();
+    CHECK(archived.work.said().empty());
+    CHECK(verify(archived.place).problems.empty());
+    archived.flush();
+    CHECK(archived.restore().events() == archived.published);
+    CHECK(archived.restore([](auto& options) { options.to = "u"; }).events() == archived.published);
+    CHECK(load_topic(*archived.session, "u").groups.empty());
+  }
+
   TEST_CASE("a restore that is killed leaves nothing that can be used, and the next one goes on") {
     Archived archived;
     for (int i = 0; i < 2200; ++i) {

@@ -114,6 +114,17 @@ class Archiver final : public Sink, public std::enable_shared_from_this<Archiver
       place_.say(lost);
     }
     place_.damaged += recovered.lost.size();
+    const LogExtent log = co_await beginning.look_at_log(recovered.end ? recovered.end->entry : EntryId{});
+    if (!tenure_.holds()) {
+      co_return std::nullopt;
+    }
+    if (recovered.end) {
+      require_same_log(*recovered.end, log);
+    }
+    require_no_gap(recovered.end                 ? recovered.end->next
+                   : committed.entry > EntryId{} ? Offset(0)
+                                                 : committed.offset,
+                   log);
     if (const auto& end = recovered.end) {
       finished_ = given_ = cursor_of(*end);
       generation_ = end->generation;
@@ -220,6 +231,38 @@ class Archiver final : public Sink, public std::enable_shared_from_this<Archiver
 
  private:
   [[nodiscard]] std::string place() const { return continuum::place(place_.topic.name, tenure_.partition); }
+
+  // The archive may be of a future that the log has lost.
+  void require_same_log(const ArchiveMark& end, const LogExtent& log) const {
+    if (end.next <= log.next && !log.lacks_entry) {
+      return;
+    }
+    const std::string found =
+        end.next > log.next
+            ? fmt::format("the log ends at offset {}", log.next)
+            : fmt::format("the log, which ends at offset {}, has other events there", log.next);
+    fail(
+        ErrorKind::loss,
+        "{}: its archive in {} ends at offset {} (entry {}), and {}: the archive has events that the log has "
+        "lost (it was restored from an older copy; or a failover, or a restart without a synced append-only "
+        "file). Nothing was archived or committed. To have them again: `continuum topic drop -t {} --yes`, "
+        "then `continuum archive restore` from this archive. To go on without them: name another, empty "
+        "directory for --archive",
+        place(), *place_.options.archive, end.next, end.entry.text(), found, place_.topic.name);
+  }
+
+  void require_no_gap(Offset from, const LogExtent& log) const {
+    if (from >= log.first) {
+      return;
+    }
+    fail(ErrorKind::loss,
+         "{}: offsets {} to {} are neither in its archive in {} nor in the log, which has nothing before "
+         "offset {}. Nothing was archived over it: put the right archive there; or let go of what is gone "
+         "with `continuum group forget -t {} -g {} --yes`, and begin in an empty directory with what the log "
+         "has",
+         place(), from, log.first.value - 1, *place_.options.archive, log.first, place_.topic.name,
+         archive_group);
+  }
 
   // Keeps the lease while another process writes, so that what is said of the partition is true. False: not
   // to go on.

@@ -171,7 +171,8 @@ asio::awaitable<void> PartitionWorker::hold(const Acquired& acquired) {
 }
 
 asio::awaitable<Beginning> PartitionWorker::look_at_beginning() {
-  Beginning beginning{committed_, std::nullopt, [this] { return staying(); }};
+  Beginning beginning{committed_, std::nullopt, [this] { return staying(); },
+                      [this](EntryId entry) { return look_at_log(entry); }};
   if (place_.options.archive) {
     redis::Request request;
     request.command("XRANGE", keys_.log, "-", "+", "COUNT", 1);
@@ -185,6 +186,28 @@ asio::awaitable<Beginning> PartitionWorker::look_at_beginning() {
     }
   }
   co_return beginning;
+}
+
+// In an order in which nobody who appends or trims meanwhile makes a loss appear.
+asio::awaitable<LogExtent> PartitionWorker::look_at_log(EntryId entry) {
+  const std::string id = entry.text();
+  redis::Request request;
+  request.command("HGET", keys_.meta, "next");
+  request.command("XRANGE", keys_.log, id, id);
+  request.command("XRANGE", keys_.log, "-", "+", "COUNT", 1);
+  const redis::Replies replies = co_await shift_.control.call(std::move(request));
+  if (replies[0].is_nil()) {
+    fail_refused(Kept::no_log);
+  }
+  LogExtent extent;
+  extent.next = Offset(replies[0].number());
+  extent.first = extent.next;
+  if (replies[2].size() > 0) {
+    const Entry first = parse_entry(replies[2][0], place_.topic.name, tenure_.partition);
+    extent.first = first.first;
+    extent.lacks_entry = entry > EntryId{} && replies[1].size() == 0 && first.id <= entry;
+  }
+  co_return extent;
 }
 
 // Commits what is done and gives the lease back, unless it is not ours any more.

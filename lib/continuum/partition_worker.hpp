@@ -93,6 +93,7 @@ class PartitionWorker {
   void tell_held(const Held& held);
   asio::awaitable<void> hold(const Acquired& acquired);
   asio::awaitable<Beginning> look_at_beginning();
+  asio::awaitable<LogExtent> look_at_log(EntryId entry);
   [[nodiscard]] bool ours() const { return !lost_ && tenure_.holds(); }
   void extend(BootClock::time_point sent);
   void tell_lost();

@@ -100,11 +100,20 @@ struct Tenure {
   }
 };
 
+// What the server has of the log of a partition.
+struct LogExtent {
+  Offset first;  // `next` when it is empty
+  Offset next;
+  bool lacks_entry = false;  // the one asked for is missing, and was not trimmed
+};
+
 // How things stand when a sink begins.
 struct Beginning {
   Cursor committed;
   std::optional<Offset> log_first;  // of an archive: of what the log still has; nothing: it is empty
   std::function<bool()> goes_on;    // false: the worker is to end, or to leave this partition to others
+  // Of an archive: as it is now, and whether it has this entry (0-0: none).
+  std::function<asio::awaitable<LogExtent>(EntryId entry)> look_at_log = {};
 };
 
 enum class Leave : std::uint8_t {

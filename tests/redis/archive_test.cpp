@@ -225,6 +225,67 @@ TEST_SUITE("archive") {
     }
   }
 
+  TEST_CASE("a log that does not have what follows the archive's end is loss, also when it is drained") {
+    Archived archived;
+    archived.publish(10);
+    (void)archived.work.run();
+    archived.publish(10);
+    archived.work.data().command("XTRIM", archived.work.data().log(0), "MAXLEN", 0);
+    bool is_empty = true;
+    SUBCASE("and the group has not come there") {}
+    SUBCASE("and the group is registered behind it") {
+      archived.work.data().command("DEL", group_key("t", Partition(0), group_name));
+      archived.begin_group();
+    }
+    SUBCASE("and there is more") {
+      archived.publish(10);
+      is_empty = false;
+    }
+    const Offset before = archived.state().cursor.offset;
+    for (int run = 0; run < 2; ++run) {
+      std::string message;
+      CHECK(kind_of([&] { (void)archived.work.run(); }, &message) == ErrorKind::loss);
+      CHECK(message.find("offsets 10 to 19 are neither in its archive") != std::string::npos);
+      CHECK(archived.state().cursor.offset == before);
+    }
+    CHECK(archived.work.said().find("from the log again") == std::string::npos);
+    if (is_empty) {
+      CHECK(verify(archived.place).problems.empty());
+    }
+  }
+
+  TEST_CASE("an archive that goes further than the log is said to, and nothing is committed") {
+    Archived archived;
+    archived.publish(10);
+    archived.publish(10);
+    (void)archived.work.run();
+    // An older state of the log.
+    archived.work.data().command("XDEL", archived.work.data().log(0), archived.log_ids().back().text());
+    archived.work.data().command("HINCRBY", archived.work.data().meta(0), "next", -10);
+    archived.work.data().command("DEL", group_key("t", Partition(0), group_name));
+    archived.begin_group();
+    const std::string segment = bytes_of(archived.place.segments().at(0));
+    const auto refused = [&](std::string_view why) {
+      std::string message;
+      CHECK(kind_of([&] { (void)archived.work.run(); }, &message) == ErrorKind::loss);
+      CHECK(message.find("ends at offset 20 (entry") != std::string::npos);
+      CHECK_MESSAGE(message.find(why) != std::string::npos, message);
+      CHECK(message.find("archive restore") != std::string::npos);
+      CHECK(archived.state().cursor.offset == Offset(0));
+      CHECK(bytes_of(archived.place.segments().at(0)) == segment);
+    };
+    refused("the log ends at offset 10");
+    archived.publish(10);
+    refused("the log, which ends at offset 20, has other events there");
+    archived.publish(10);
+    refused("the log, which ends at offset 30, has other events there");
+    // Into another directory.
+    const ArchivePlace other;
+    archived.work.options().archive = other.path();
+    (void)archived.work.run();
+    CHECK(archived.state().cursor.offset == Offset(30));
+  }
+
   TEST_CASE("a log whose beginning was trimmed before there was an archive is archived from there") {
     Archived archived;
     archived.publish(10);

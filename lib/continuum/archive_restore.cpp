@@ -111,6 +111,9 @@ class Restore {
       require_all(partition);
     }
     const Generation active = complete_rings();
+    for (std::string& cut : settle_cut_logs()) {
+      notices_.push_back(std::move(cut));
+    }
     RestoreSummary summary{target_, log_id_, active, {}, notices_};
     for (const Partition partition : archived) {
       make_whole(partition);
@@ -392,6 +395,120 @@ class Restore {
       }
     }
     return all;
+  }
+
+  // A log that ends before a barrier behind which others have events was not archived to its end. A
+  // producer's positions in the generations behind it would claim what is missing there (PROTOCOLS: a line is
+  // stored when any generation has it). Returns what is to be said.
+  std::vector<std::string> settle_cut_logs() {
+    Generation newest;
+    for (const auto& [partition, edges] : edges_) {
+      newest = std::max(newest, newest_of_events(partition, edges.second));
+    }
+    Generation whole = newest;
+    std::vector<std::string> said;
+    for (const Partition partition : source_.partitions()) {
+      const Generation end = end_generation(partition);
+      if (end == Generation(0) || last_barrier(partition, newest) <= end) {
+        continue;
+      }
+      said.push_back(
+          edges_.contains(partition)
+              ? fmt::format(
+                    "partition {} ends in generation {}, and others have events of generation {}: its "
+                    "last events were not archived",
+                    partition, end, newest)
+              : fmt::format("partition {} begins anew, and others have events of generation {}: its events "
+                            "are missing",
+                            partition, newest));
+      whole = std::min(whole, end);
+    }
+    if (said.empty()) {
+      return said;
+    }
+    if (options_.missing == MissingPartitions::refuse) {
+      fail(ErrorKind::loss,
+           "topic {}: {}. What there is is restored, and not to be used yet: put a newer copy of the archive "
+           "in "
+           "its place and run this again; or --allow-missing goes on without them, and publishers with "
+           "--producer that are run again then store a second time what they stored after generation {}; or "
+           "give it up with `continuum topic drop -t {} --yes`",
+           target_, said.front(), whole, target_);
+    }
+    forget_positions(whole, newest);
+    said.push_back(fmt::format(
+        "what producers stored after generation {} is not known of them: a publish --producer that "
+        "is run again stores it a second time",
+        whole));
+    return said;
+  }
+
+  // That a log ends with; of one that begins anew the one that it was born in; 0: it was not yet.
+  [[nodiscard]] Generation end_generation(Partition partition) const {
+    if (const auto found = edges_.find(partition); found != edges_.end()) {
+      return found->second.second.generation;
+    }
+    for (const auto& [x, ring] : source_.rings) {
+      if (is_in(ring, partition)) {
+        return x;
+      }
+    }
+    return Generation(0);
+  }
+
+  // The newest that its whole log has a barrier of, up to `newest`.
+  [[nodiscard]] Generation last_barrier(Partition partition, Generation newest) const {
+    Generation last;
+    const RingDescription* before = nullptr;
+    for (const auto& [x, ring] : source_.rings) {
+      if (x <= newest && members_of(before, ring).contains(partition)) {
+        last = x;
+      }
+      before = &ring;
+    }
+    return last;
+  }
+
+  Generation newest_of_events(Partition partition, const LogEdge& last) {
+    std::optional<LogEdge> at = last;
+    while (at && at->barrier) {
+      redis::Request request;
+      request.command("XREVRANGE", log_key(target_, partition), "(" + at->id.text(), "-", "COUNT", 1);
+      at = edge(partition, session_.call(std::move(request))[0]);
+    }
+    return at ? at->generation : Generation(0);
+  }
+
+  // Of producers in generations above `whole`. Their hashes are found by their names: a run before this one
+  // may have written them.
+  void forget_positions(Generation whole, Generation newest) {
+    std::set<std::string> beginnings;  // of keys
+    for (const auto& [partition, edges] : edges_) {
+      beginnings.insert(producer_key(target_, partition, ""));
+    }
+    const std::string pattern = fmt::format("continuum:{{{}:*", target_);
+    std::string cursor = "0";
+    do {
+      redis::Request scan;
+      scan.command("SCAN", cursor, "MATCH", pattern, "COUNT", 1000);
+      const auto found = session_.call(std::move(scan));
+      cursor = found[0][0].text();
+      redis::Request change;
+      for (std::size_t i = 0; i < found[0][1].size(); ++i) {
+        const std::string_view key = found[0][1][i].text();
+        const auto after = beginnings.upper_bound(std::string(key));
+        if (after == beginnings.begin() || !key.starts_with(*std::prev(after))) {
+          continue;
+        }
+        for (Generation x(whole.value + 1); x <= newest; x = Generation(x.value + 1)) {
+          change.command("HDEL", key, fmt::format("pos.{}", x), fmt::format("dig.{}", x),
+                         fmt::format("end.{}", x));
+        }
+      }
+      if (!change.empty()) {
+        (void)session_.call(std::move(change));
+      }
+    } while (cursor != "0");
   }
 
   // From the first moment on nothing may be trimmed that is not archived yet. On a partition that begins anew

@@ -20,7 +20,7 @@ namespace continuum {
 
 enum class MissingPartitions : std::uint8_t {
   refuse,  // throws Error{loss} that names them
-  empty,   // they begin anew, at offset 0
+  empty,   // they begin anew, at offset 0; and what was cut off before a resize stays away
 };
 
 struct RestoreOptions {

@@ -287,6 +287,34 @@ TEST_SUITE("archive restore") {
     CHECK(load_topic(*archived.session, "u").groups.empty());
   }
 
+  TEST_CASE("a log that was not archived up to a resize is said, and producers do not claim what it lacks") {
+    Archived archived;
+    archived.import(0, "importer", 1);
+    archived.import(1, "importer", 2);
+    archived.archive();
+    archived.import(1, "importer", 3);  // is never archived
+    archived.resize(1, 2);
+    archived.import(0, "importer", 4, 2);
+    archived.work.options().partitions = {Partition(0)};
+    (void)archived.work.run();
+    archived.flush();
+    for (int run = 0; run < 2; ++run) {
+      const std::string why = archived.refusal(ErrorKind::loss);
+      CHECK(why.find("partition 1 ends in generation 1, and others have events of generation 2") !=
+            std::string::npos);
+      CHECK(kind_of([&] { (void)load_topic(*archived.session, "t"); }) == ErrorKind::usage);
+    }
+    const auto summary = archived.restore([](auto& o) { o.missing = MissingPartitions::empty; });
+    CHECK(summary.events() == 3);
+    REQUIRE(summary.notices.size() == 2);
+    CHECK(summary.notices[1].find("after generation 1") != std::string::npos);
+    const auto producers = snapshot_of(*archived.session).producers;
+    CHECK(producers.at("0 importer pos.1") == "1");
+    CHECK(producers.at("1 importer pos.1") == "2");
+    CHECK(!producers.contains("0 importer pos.2"));
+    CHECK(!producers.contains("0 importer dig.2"));
+  }
+
   TEST_CASE("a restore that is killed leaves nothing that can be used, and the next one goes on") {
     Archived archived;
     for (int i = 0; i < 2200; ++i) {

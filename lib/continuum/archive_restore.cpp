@@ -283,8 +283,8 @@ class Restore {
       const std::string off = fmt::format("{}{}", source_.settings.retention ? " retention=none" : "",
                                           source_.settings.retention_bytes ? " retention_bytes=none" : "");
       summary.notices.push_back(fmt::format(
-          "topic {0} has {1} again: once groups are registered, workers trim by it what all of them have "
-          "passed. `continuum topic set {0}{2}` keeps it",
+          "topic {0} has {1} again: workers trim by it what every registered group has passed, which is at "
+          "first only the archive. `continuum topic set {0}{2}` keeps it",
           target_, limits, off));
     }
     std::vector<Partition> cut;

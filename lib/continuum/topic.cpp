@@ -236,6 +236,33 @@ void register_in_topic(redis::Session& session, Topic& topic, const std::string&
   read_field(topic, field, replies[replies.size() - 1][1].text());
 }
 
+[[noreturn]] void fail_no_log(const Topic& topic, Partition partition) {
+  fail(ErrorKind::loss, "{}: its log is gone. Was the server flushed, or the topic dropped just now?",
+       place(topic.name, partition));
+}
+
+// Where the group has no state yet.
+std::vector<Partition> partitions_without(redis::Session& session, const Topic& topic,
+                                          std::string_view group) {
+  const auto partitions = topic.partitions();
+  redis::Request request;
+  for (const auto partition : partitions) {
+    request.command("HGET", meta_key(topic.name, partition), "id");
+    request.command("HEXISTS", group_key(topic.name, partition, group), "offset");
+  }
+  const auto replies = session.call(std::move(request));
+  std::vector<Partition> missing;
+  for (std::size_t i = 0; i < partitions.size(); ++i) {
+    if (replies[2 * i].is_nil() || replies[2 * i].text() != topic.log_id) {
+      fail_no_log(topic, partitions[i]);
+    }
+    if (replies[2 * i + 1].integer() == 0) {
+      missing.push_back(partitions[i]);
+    }
+  }
+  return missing;
+}
+
 }  // namespace
 
 std::string_view name_of(Frames frames) {
@@ -488,8 +515,7 @@ std::vector<StoredEvents> stored_events(redis::Session& session, const Topic& to
     for (std::size_t i = begin; i < end; ++i) {
       const auto state = parse_meta(replies[2 * (i - begin)]);
       if (!state || state->log_id != topic.log_id) {
-        fail(ErrorKind::loss, "{}: its log is gone. Was the server flushed, or the topic dropped just now?",
-             place(topic.name, partitions[i]));
+        fail_no_log(topic, partitions[i]);
       }
       const auto entries = replies[2 * (i - begin) + 1];
       const auto first =
@@ -527,16 +553,20 @@ void register_group(redis::Session& session, Topic& topic, std::string_view grou
     }
     register_in_topic(session, topic, name, *policy);
   }
-  const auto partitions = topic.partitions();
+  // Asked first: a server that is full refuses the script, and a worker of a group that is registered
+  // everywhere is what empties it.
+  const auto missing = partitions_without(session, topic, group);
+  if (missing.empty()) {
+    return;
+  }
   redis::Request request;
-  for (const auto partition : partitions) {
+  for (const auto partition : missing) {
     request_registration(request, topic, group, partition);
   }
   const auto replies = session.call(std::move(request));
   for (std::size_t i = 0; i < replies.size(); ++i) {
     if (replies[i][0].text() == "NOLOG") {
-      fail(ErrorKind::loss, "{}: its log is gone. Was the server flushed, or the topic dropped just now?",
-           place(topic.name, partitions[i]));
+      fail_no_log(topic, missing[i]);
     }
   }
 }

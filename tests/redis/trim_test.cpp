@@ -99,6 +99,14 @@ class Trimming {
   std::uint64_t begin_ = 0;
 };
 
+// That does not wait until a full server is not full any more.
+std::unique_ptr<redis::Session> impatient(const std::string& url) {
+  redis::ClientOptions options;
+  options.needs.access = redis::Needs::Access::write;
+  options.patience = Milliseconds(100);
+  return std::make_unique<redis::Session>(redis::Address::parse(url), options);
+}
+
 }  // namespace
 
 TEST_SUITE("trim") {
@@ -429,6 +437,20 @@ TEST_SUITE("trim") {
     CHECK(kind_of([&] { (void)trimming.trim_all(); }, &message) == ErrorKind::server);
     CHECK(message.find("the server is full") != std::string::npos);
     CHECK(trimming.entries() == 21);
+  }
+
+  TEST_CASE("a worker of a group that is registered everywhere starts on a full server, and handles events") {
+    test::Work work(2);
+    work.handle("cat >/dev/null");
+    work.data().append(0, {event_line("e1", "k")});
+    work.data().append(1, {event_line("e2", "k")});
+    work.data().command("CONFIG", "SET", "maxmemory", 1);
+    const auto session = impatient(work.url());
+    register_group(*session, work.data().topic(), "g", std::nullopt);
+    CHECK(work.run().handled == 2);
+    // One that has to grow is still refused.
+    CHECK(kind_of([&] { register_group(*session, work.data().topic(), "new", "start"); }) ==
+          ErrorKind::server);
   }
 
   TEST_CASE("a time before which all was removed is still kept, and one that was cut is not") {

@@ -22,9 +22,9 @@ std::string_view bounded(std::string_view text) {
 
 void write_audit(redis::Session& session, std::string_view topic, const AuditEntry& entry) {
   redis::Request request;
-  request.command("XADD", audit_key(topic), "MAXLEN", "~", audit_entries_max, "*", "step",
-                  entry.step == AuditEntry::Step::begun ? "begun" : "done", "who", bounded(entry.who), "what",
-                  bounded(entry.what), "why", bounded(entry.why), "touched", bounded(entry.touched));
+  request.run(redis::Script::audit, {audit_key(topic)}, audit_entries_max, "step",
+              entry.step == AuditEntry::Step::begun ? "begun" : "done", "who", bounded(entry.who), "what",
+              bounded(entry.what), "why", bounded(entry.why), "touched", bounded(entry.touched));
   (void)session.call(std::move(request));
 }
 

@@ -25,7 +25,7 @@ struct AuditEntry {
   std::string touched;
 };
 
-// All texts are cut at 1,000 bytes.
+// All texts are cut at 1,000 bytes. Also a full server takes it.
 void write_audit(redis::Session& session, std::string_view topic, const AuditEntry& entry);
 // The last ones, oldest first.
 [[nodiscard]] std::vector<AuditEntry> read_audit(redis::Session& session, std::string_view topic,

@@ -66,8 +66,10 @@ enum class Script : std::uint8_t {
   restore,
   restored,
   trim,
+  audit,
+  unregister,
 };
-inline constexpr std::size_t script_count = 24;
+inline constexpr std::size_t script_count = 26;
 
 // One or more commands that are sent together and answered together.
 class Request {

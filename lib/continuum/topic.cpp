@@ -572,10 +572,13 @@ void register_group(redis::Session& session, Topic& topic, std::string_view grou
 }
 
 void unregister_group(redis::Session& session, const Topic& topic, std::string_view group) {
-  (void)update(session, topic, [&](redis::Request& request, const std::string& key) {
-    request.command("HDEL", key, fmt::format("group:{}", group));
-    request.command("UNLINK", members_key(topic.name, group));
-  });
+  redis::Request request;
+  request.run(redis::Script::unregister, {topic_key(topic.name), members_key(topic.name, group)},
+              topic.log_id, group);
+  const auto replies = session.call(std::move(request));
+  if (replies[0][0].text() != "OK") {
+    fail(ErrorKind::loss, "topic {} was dropped while it was being changed", topic.name);
+  }
 }
 
 }  // namespace continuum

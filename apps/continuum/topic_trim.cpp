@@ -116,10 +116,12 @@ class Trim {
     }
     show();
     say_stalled();
+    say_orphans();
     if (!options_.acts() && !options_.common.dry_run) {
       say(context_, "nothing was changed: --yes does it");
     }
-    return options_.acts() && !stalled_.empty() ? static_cast<int>(ErrorKind::partial) : 0;
+    return options_.acts() && (!stalled_.empty() || !orphans_.empty()) ? static_cast<int>(ErrorKind::partial)
+                                                                       : 0;
   }
 
  private:
@@ -141,8 +143,10 @@ class Trim {
   void act() {
     std::uint64_t events = 0;
     std::set<std::string> over;
+    bool takes_head = false;
     for (const PartitionView& view : before_) {
       events += until_of(options_, view) - view.first;
+      takes_head = takes_head || !view.loss.empty();
       for (const TrimGroup& group : passed_over(options_, view)) {
         over.insert(group.name);
       }
@@ -159,7 +163,7 @@ class Trim {
                      : fmt::format(", over {}", printable(fmt::format("{}", fmt::join(over, ", "))));
     Audit audit(session_, options_.common, what);
     // Run by cron it has nothing to do most of the time.
-    const bool is_begun = events > 0 || !over.empty();
+    const bool is_begun = events > 0 || !over.empty() || takes_head;
     if (is_begun) {
       audit.begin(fmt::format("{}: about {} events{}", partition_text(partitions_), events, groups));
     }
@@ -169,6 +173,9 @@ class Trim {
       const TrimResult result = trim_log(session_, topic_, view.partition, goal_, passed_over(options_, view),
                                          head, [] { return true; });
       removed += result.entries > 0 ? result.first - view.first : 0;
+      if (result.holder) {
+        held_[view.partition] = *result.holder;
+      }
     }
     if (is_begun || removed > 0) {
       audit.done(fmt::format("{}: {} events{}", partition_text(partitions_), removed, groups));
@@ -199,6 +206,13 @@ class Trim {
         if (holder->stalled) {
           stalled_[holder->group].push_back(view.partition);
         }
+      }
+      // A group that the topic does not have is met by the trim alone.
+      const auto met = held_.find(view.partition);
+      if (met != held_.end() && !topic_.groups.contains(met->second.group)) {
+        held_by = met->second.group;
+        since = format_time(met->second.since);
+        orphans_[met->second.group].push_back(view.partition);
       }
       if (context_.json) {
         out.line(JsonObject()
@@ -243,6 +257,17 @@ class Trim {
     }
   }
 
+  // What a `group forget` that was killed has left over.
+  void say_orphans() const {
+    for (const auto& [group, partitions] : orphans_) {
+      say(context_,
+          fmt::format("topic {}: group {} is no longer in the topic, and holds events on {}: it was "
+                      "not forgotten to the end. `continuum group forget -t {} -g {} --yes` does it",
+                      topic_.name, printable(group), partition_text(partitions), topic_.name,
+                      printable(group)));
+    }
+  }
+
   const Context& context_;
   const Options& options_;
   redis::Session& session_;
@@ -251,7 +276,9 @@ class Trim {
   TrimGoal goal_;
   std::vector<PartitionView> before_;
   std::vector<PartitionView> after_;
+  std::map<Partition, TrimHolder> held_;  // who held what the trim met
   std::map<std::string, std::vector<Partition>> stalled_;
+  std::map<std::string, std::vector<Partition>> orphans_;
 };
 
 int trim(const Context& context, const Options& options) {

@@ -12,7 +12,7 @@ namespace continuum {
 namespace {
 
 // What one step may cost the server: a millisecond or two.
-constexpr std::uint64_t step_entries_max = 500;
+constexpr std::uint64_t step_entries_max = 200;
 constexpr std::uint64_t step_bytes_max = 1 << 20;
 // Others have their turn between two steps.
 constexpr Milliseconds step_pause{2};

@@ -1,6 +1,7 @@
 // G2: what a trim removes, and what it never removes.
 #include "redis/work.hpp"
 
+#include "continuum/audit.hpp"
 #include "continuum/commit.hpp"
 #include "continuum/group_control.hpp"
 #include "continuum/inspect.hpp"
@@ -198,10 +199,10 @@ TEST_SUITE("trim") {
     const TrimResult some = trim_log(trimming.session(), trimming.data().topic(), Partition(0), goal, {},
                                      TrimHead::recorded, [&] { return ++steps < 2; });
     CHECK(steps == 2);
-    CHECK(some.entries == 1'000);
-    CHECK(some.first == Offset(999));
+    CHECK(some.entries == 400);
+    CHECK(some.first == Offset(399));
     CHECK(trimming.is_sound());
-    CHECK(trimming.trim_all().entries == 2'001);
+    CHECK(trimming.trim_all().entries == 2'601);
   }
 
   TEST_CASE("of large entries a step takes few") {
@@ -217,6 +218,49 @@ TEST_SUITE("trim") {
                    });
     CHECK(steps >= 4);
     CHECK(trimming.entries() == 0);
+  }
+
+  TEST_CASE("large entries behind many small ones go one in a step") {
+    Trimming trimming;
+    trimming.append(113);
+    trimming.append(10, 1'100'000);
+    TrimGoal goal;
+    goal.before = SystemTime(Milliseconds(std::int64_t{1} << 50));
+    const auto step = [&] {
+      return trim_log(trimming.session(), trimming.data().topic(), Partition(0), goal, {}, TrimHead::recorded,
+                      [] { return false; })
+          .entries;
+    };
+    CHECK(step() == 115);  // and the barrier
+    CHECK(step() == 1);
+  }
+
+  TEST_CASE("a log whose head was removed by hand is taken as it is, also when nothing else goes") {
+    Trimming trimming;
+    trimming.append(10);
+    TrimGoal goal;
+    goal.before = SystemTime(Milliseconds(1));
+    std::uint64_t first = 5;
+    SUBCASE("a part of it") {
+      trimming.data().command("XTRIM", trimming.data().log(0), "MAXLEN", 5);
+    }
+    SUBCASE("up to a barrier") {
+      trimming.data().seal(0, 2, "age");
+      trimming.data().append(0, {event_line("x", "k")}, Frames::plain, 2);
+      trimming.data().command("XTRIM", trimming.data().log(0), "MAXLEN", 2);
+      first = 10;
+    }
+    SUBCASE("all of it") {
+      trimming.data().command("XTRIM", trimming.data().log(0), "MAXLEN", 0);
+      first = 10;
+    }
+    CHECK(trimming.ends().head_loss != "");
+    const TrimResult taken =
+        trim_log(trimming.session(), trimming.data().topic(), Partition(0), goal, {}, TrimHead::any, on);
+    CHECK(taken.entries == 0);
+    CHECK(taken.first == Offset(first));
+    CHECK(trimming.is_sound());
+    CHECK(trimming.trim_before(SystemTime(Milliseconds(1))).entries == 0);
   }
 
   TEST_CASE("a trimmer that does not know a group of the partition removes nothing") {
@@ -437,6 +481,24 @@ TEST_SUITE("trim") {
     CHECK(kind_of([&] { (void)trimming.trim_all(); }, &message) == ErrorKind::server);
     CHECK(message.find("the server is full") != std::string::npos);
     CHECK(trimming.entries() == 21);
+  }
+
+  TEST_CASE("a full server takes the audit of what makes room, and forgets a group") {
+    Trimming trimming;
+    trimming.add_group("a");
+    trimming.append(3);
+    trimming.data().topic() = load_topic(trimming.session(), "t");
+    trimming.data().command("CONFIG", "SET", "maxmemory", 1);
+    const auto session = impatient(trimming.server().url());
+    write_audit(*session, "t", {{}, AuditEntry::Step::begun, "me", "trim", std::string(5'000, 'x'), "all"});
+    const auto audit = read_audit(*session, "t", 10);
+    REQUIRE(audit.size() == 1);
+    CHECK(audit.front().what == "trim");
+    CHECK(audit.front().why.size() == 1'000);
+    forget_group(*session, trimming.data().topic(), "a", "test");
+    CHECK_FALSE(load_topic(*session, "t").groups.contains("a"));
+    CHECK(trimming.data().command("EXISTS", Trimming::key("a"))[0].integer() == 0);
+    CHECK(trimming.trim_all().entries == 4);
   }
 
   TEST_CASE("a worker of a group that is registered everywhere starts on a full server, and handles events") {

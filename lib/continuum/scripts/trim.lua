@@ -67,45 +67,47 @@ local function stays(id, bytes)
   if holder and (ms > least_ms or (ms == least_ms and seq > least_seq)) then return 'held', math.max(moved, ms) end
 end
 
--- Looks at entries until one stays: ids and sizes only rise, so that of many that go only the last is looked at.
-local removed, bytes, from, count = 0, 0, '-', 1
-local why, since, last, after, generation
+-- The generation in force before the entry: a barrier there is still to be passed.
+local function before_of(values)
+  local _, n, g = facts_of(values)
+  return n == 0 and g and string.format('%.0f', math.max(tonumber(meta['trimmed'] or '0'), tonumber(g) - 1)) or g
+end
+local function id_before(id)
+  local ms, seq = parts(id)
+  if seq > 0 then return string.format('%.0f-%.0f', ms, seq - 1) end
+  return string.format('%.0f-18446744073709551615', ms - 1)
+end
+
+-- One entry after the other: how large the next one is nobody knows, and what is read of it takes time. So a step costs
+-- no more than its limits and one entry.
+local trimmed_to = tonumber(meta['trimmed_offset'] or '0')
+local removed, bytes, from = 0, 0, '-'
+local why, since, last, after, generation, taken
 while not why do
-  local some = redis.call('XRANGE', KEYS[1], from, '+', 'COUNT', count)
-  local take = #some
-  if take > 0 then
-    if removed == 0 and ARGV[6] ~= 'any' then
-      local o = facts_of(some[1][2])
-      if o and o > tonumber(meta['trimmed_offset'] or '0') then return {'HEAD', string.format('%.0f', o)} end
+  local one = redis.call('XRANGE', KEYS[1], from, '+', 'COUNT', 1)[1]
+  if one and removed == 0 then
+    local o = facts_of(one[2])
+    if o and o > trimmed_to then
+      if ARGV[6] ~= 'any' then return {'HEAD', string.format('%.0f', o)} end
+      taken = {string.format('%.0f', o), id_before(one[1]), before_of(one[2])}
     end
-    local all = bytes + take * size_of(some[take][2])
-    if not stays(some[take][1], all) then
-      bytes = all
-    else
-      take = 0
-      for i = 1, #some do
-        why, since = stays(some[i][1], bytes)
-        if why then break end
-        bytes, take = bytes + size_of(some[i][2]), i
-      end
+  elseif removed == 0 and ARGV[6] == 'any' and tonumber(meta['next']) > trimmed_to and redis.call('EXISTS', KEYS[1]) == 1 then
+    local info = redis.call('XINFO', 'STREAM', KEYS[1])
+    for i = 1, #info, 2 do
+      if info[i] == 'last-generated-id' then taken = {meta['next'], info[i + 1], meta['gen']} end
     end
   end
-  if take > 0 then
-    local o, n, g = facts_of(some[take][2])
+  if one then why, since = stays(one[1], bytes) else why = 'done' end
+  if not why then
+    local o, n, g = facts_of(one[2])
     if not (o and n and g) then
       -- Not an entry of ours: readers say so.
       why = 'done'
     else
-      removed, last, after, generation = removed + take, some[take][1], string.format('%.0f', o + n), g
-      from = '(' .. last
+      removed, last, after, generation = removed + 1, one[1], string.format('%.0f', o + n), g
+      from, bytes = '(' .. last, bytes + size_of(one[2])
+      if removed >= entries_max or bytes >= bytes_max then why = 'more' end
     end
-  end
-  if not why and #some < count then why = 'done' end
-  if not why and (removed >= entries_max or bytes >= bytes_max) then why = 'more' end
-  if not why then
-    -- A frame may be large: not many more than the step has room for.
-    local room = math.floor((bytes_max - bytes) / (bytes / removed + 1))
-    count = math.max(1, math.min(2 * count, 50, entries_max - removed, room))
   end
 end
 if why == 'done' and last and excess > 0 then why = 'more' end
@@ -113,7 +115,14 @@ local answer = {'OK', string.format('%.0f', removed), after or meta['trimmed_off
 if why == 'held' then
   answer[5], answer[6] = holder, string.format('%.0f', since)
 end
-if not last then return answer end
+if not last then
+  -- The log is as it should be from now on, although nothing goes.
+  if taken and taken[3] then
+    redis.call('HSET', KEYS[2], 'trimmed', taken[3], 'trimmed_offset', taken[1], 'trimmed_entry', taken[2])
+    answer[3] = taken[1]
+  end
+  return answer
+end
 local ms, seq = string.match(last, '^(%d+)-(%d+)$')
 redis.call('XTRIM', KEYS[1], 'MINID', ms .. '-' .. string.format('%.0f', tonumber(seq) + 1))
 redis.call('HSET', KEYS[2], 'trimmed', generation, 'trimmed_offset', after, 'trimmed_entry', last)

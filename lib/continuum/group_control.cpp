@@ -125,32 +125,61 @@ class SeekPlanner {
  private:
   using To = SeekTarget::To;
 
-  void look(std::span<const Partition> partitions, std::vector<Move>& moves,
-            std::vector<std::pair<std::size_t, EntryId>>& first_entries) {
+  // A full server takes no transactions, not even to read. It takes no events either, so that a log and its
+  // state agree without one; a trim in between is refused by the seek itself.
+  enum class Asking : std::uint8_t { together, one_by_one };
+
+  redis::Replies ask(std::span<const Partition> partitions, Asking asking) {
     redis::Request request;
     for (const Partition partition : partitions) {
       const std::string from =
           target_.to == To::time
               ? std::to_string(std::max<std::int64_t>(0, target_.time.time_since_epoch().count()))
               : std::string("-");
-      request.command("MULTI");
+      if (asking == Asking::together) {
+        request.command("MULTI");
+      }
       request_ends(request, topic_.name, partition);
       request.command("HGETALL", group_key(topic_.name, partition, group_));
       request.command("XLEN", dead_key(topic_.name, partition, group_));
       request.command("XLEN", outbox_key(topic_.name, partition, group_));
       request.command("XRANGE", log_key(topic_.name, partition), from, "+", "COUNT", 1);
-      request.command("EXEC");
+      if (asking == Asking::together) {
+        request.command("EXEC");
+      }
     }
-    constexpr std::size_t each = 8;
-    const redis::Replies replies = session_.call(std::move(request));
+    if (asking == Asking::together) {
+      request.keep_errors().keep_full();
+    }
+    return session_.call(std::move(request));
+  }
+
+  void look(std::span<const Partition> partitions, std::vector<Move>& moves,
+            std::vector<std::pair<std::size_t, EntryId>>& first_entries) {
+    constexpr std::size_t commands = 6;
+    constexpr std::size_t each = commands + 2;
+    redis::Replies replies = ask(partitions, Asking::together);
+    bool is_full = false;
+    for (std::size_t i = 0; i < replies.size(); ++i) {
+      is_full = is_full || (replies[i].is_error() && replies[i].text().starts_with("OOM"));
+    }
+    if (is_full) {
+      replies = ask(partitions, Asking::one_by_one);
+    }
     for (std::size_t i = 0; i < partitions.size(); ++i) {
-      const redis::Reply answers = replies[each * i + each - 1];
+      if (!is_full && replies[each * i + each - 1].is_error()) {
+        fail(ErrorKind::usage, "{}: the server refuses to show it: {}", place(topic_.name, partitions[i]),
+             replies[each * i + each - 1].text());
+      }
+      const auto answers = [&](std::size_t k) {
+        return is_full ? replies[commands * i + k] : replies[each * i + each - 1][k];
+      };
       const Partition partition = partitions[i];
-      const LogEnds ends = parse_ends(answers[0], answers[1], topic_.name, partition, topic_.log_id);
+      const LogEnds ends = parse_ends(answers(0), answers(1), topic_.name, partition, topic_.log_id);
       if (!ends.loss.empty()) {
         throw Error(ErrorKind::loss, ends.loss);
       }
-      const auto state = parse_group(answers[2]);
+      const auto state = parse_group(answers(2));
       if (!state) {
         if (target_.to == To::offsets) {
           fail_not_registered(topic_, partition, group_);
@@ -160,9 +189,9 @@ class SeekPlanner {
       Move move;
       move.partition = partition;
       move.from = state->cursor.offset;
-      move.letters = answers[3].number();
-      move.outputs = answers[4].number();
-      const redis::Reply found = answers[5];
+      move.letters = answers(3).number();
+      move.outputs = answers(4).number();
+      const redis::Reply found = answers(5);
       const bool by_offset = target_.to == To::offsets;
       const bool at_end = target_.to == To::end || (!by_offset && found.size() == 0);
       if (target_.to == To::time) {

@@ -501,6 +501,24 @@ TEST_SUITE("trim") {
     CHECK(trimming.trim_all().entries == 4);
   }
 
+  TEST_CASE("a seek on a full server moves the group") {
+    Trimming trimming;
+    trimming.add_group("a");
+    trimming.append(3);
+    const Topic topic = load_topic(trimming.session(), "t");
+    trimming.data().command("CONFIG", "SET", "maxmemory", 1);
+    const auto session = impatient(trimming.server().url());
+    const std::vector<Partition> all{Partition(0)};
+    for (const auto& [to, offset] :
+         {std::pair(SeekTarget::To::end, Offset(3)), std::pair(SeekTarget::To::start, Offset(0))}) {
+      SeekTarget target;
+      target.to = to;
+      CHECK(plan_seek(*session, topic, "a", all, target).front().to.offset == offset);
+      (void)seek(*session, topic, "a", all, target, "test");
+      CHECK(group_states(*session, topic, "a", all).front()->cursor.offset == offset);
+    }
+  }
+
   TEST_CASE("a worker of a group that is registered everywhere starts on a full server, and handles events") {
     test::Work work(2);
     work.handle("cat >/dev/null");
@@ -602,6 +620,19 @@ TEST_SUITE("trim") {
     CHECK(situation.standings.front().holds_back_events == 4);
     CHECK(why_of(situation.standings.front()).text.find("4 events that the topic's retention would remove") !=
           std::string::npos);
+  }
+
+  TEST_CASE("a group whose registration is under way has not stood still") {
+    Trimming trimming;
+    trimming.append(6);
+    trimming.data().command("HSET", topic_key("t"), "group:half", "start 1");
+    TrimGoal goal;
+    goal.before = SystemTime(Milliseconds(std::int64_t{1} << 50));
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    const Topic topic = load_topic(trimming.session(), "t");
+    const auto views = inspect_topic(trimming.session(), topic, goal, Milliseconds(1));
+    REQUIRE(views.front().retention->holders.size() == 1);
+    CHECK_FALSE(views.front().retention->holders.front().stalled);
   }
 
   TEST_CASE("settings of retention are kept, changed and taken away") {

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <functional>
+#include <set>
 #include <span>
 #include <utility>
 
@@ -54,6 +55,7 @@ class Inspector {
     const std::vector<Partition> partitions = topic_.partitions();
     views_.assign(partitions.size(), {});
     unhandled_.assign(partitions.size(), {});
+    stateless_.clear();
     for (std::size_t begin = 0; begin < partitions.size(); begin += partitions_at_once) {
       const std::size_t count = std::min(partitions_at_once, partitions.size() - begin);
       look_at(std::span(partitions).subspan(begin, count), begin);
@@ -153,8 +155,11 @@ class Inspector {
     unhandled_[i].resize(topic_.groups.size());
     for (const auto& [group, registered] : topic_.groups) {
       const bool was_registered = answers(0).field("group:" + group).has_value();
-      GroupView& seen =
-          view.groups.emplace_back(read_group(view, ends, group, answers(answer++), was_registered));
+      const redis::Reply state = answers(answer++);
+      if (state.size() == 0) {
+        stateless_.emplace(i, view.groups.size());
+      }
+      GroupView& seen = view.groups.emplace_back(read_group(view, ends, group, state, was_registered));
       if (seen.lag_events > 0) {
         want(view, seen.state.cursor.entry, TimeWanted::Side::after, unhandled_[i][view.groups.size() - 1]);
       }
@@ -308,8 +313,10 @@ class Inspector {
       const GroupState& state = view.groups[g].state;
       if (view.retention && state.cursor.offset < view.retention->wanted) {
         const SystemTime since = std::max(state.moved, unhandled_[i][g].value_or(state.moved));
-        view.retention->holders.push_back({view.groups[g].group, state.cursor.offset, state.cursor.entry,
-                                           since, age(since) > stall_limit_});
+        // Where its registration has not come to yet it cannot have stood still.
+        const bool stalled = age(since) > stall_limit_ && !stateless_.contains({i, g});
+        view.retention->holders.push_back(
+            {view.groups[g].group, state.cursor.offset, state.cursor.entry, since, stalled});
       }
     }
     if (view.retention) {
@@ -325,6 +332,7 @@ class Inspector {
   SystemTime now_{};      // the server's clock, which also made the entry ids
   std::vector<PartitionView> views_;
   std::vector<std::vector<std::optional<SystemTime>>> unhandled_;  // by partition and group
+  std::set<std::pair<std::size_t, std::size_t>> stateless_;        // partition and group
   std::vector<TimeWanted> wanted_;
 };
 

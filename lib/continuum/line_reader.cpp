@@ -16,7 +16,7 @@ namespace continuum {
 namespace {
 constexpr std::size_t chunk_bytes = std::size_t{1} << 20;
 constexpr int pipe_bytes = 1 << 20;
-}
+}  // namespace
 
 LineReader::LineReader(std::vector<LineSource> sources, int wake)
     : sources_(std::move(sources)), wake_(wake) {
@@ -115,8 +115,8 @@ LineReader::Filled LineReader::fill() {
     const bool known = ::fstat(from.descriptor, &status) == 0;
     is_file_ = known && S_ISREG(status.st_mode);
     if (known && S_ISFIFO(status.st_mode)) {
-      // With the usual 64 KiB a fast writer is found idle again and again, and its batches stay small. A system
-      // that grants no more goes on as it is.
+      // With the usual 64 KiB a fast writer is found idle again and again, and its batches stay small. A
+      // system that grants no more goes on as it is.
       ::fcntl(from.descriptor, F_SETPIPE_SZ, pipe_bytes);
     }
   }

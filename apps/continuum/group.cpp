@@ -52,7 +52,8 @@ int list(const Context& context, const std::string& name) {
   const auto session = connect(context, redis::Needs::Access::read);
   const Topic topic = load_topic(*session, name);
   std::map<std::string, GroupTotals> totals;
-  for (const PartitionView& view : inspect_topic(*session, topic)) {
+  const std::vector<PartitionView> views = inspect_topic(*session, topic);
+  for (const PartitionView& view : views) {
     for (const GroupView& group : view.groups) {
       GroupTotals& total = totals[group.group];
       total.lag_events += group.lag_events;
@@ -107,6 +108,9 @@ int list(const Context& context, const std::string& name) {
     table.print(out);
   }
   out.flush();
+  for (const std::string& text : orphan_texts(views)) {
+    say(context, text);
+  }
   return 0;
 }
 

@@ -3,6 +3,7 @@
 
 #include "commands.hpp"
 #include "inspect_views.hpp"
+#include "operator.hpp"
 #include "options.hpp"
 #include "output.hpp"
 
@@ -145,7 +146,7 @@ void report_stalled(Output& out, const std::vector<PartitionView>& views) {
       continue;
     }
     for (const auto& holder : view.retention->holders) {
-      if (holder.stalled) {
+      if (holder.stalled && !holder.orphan) {
         Held& held = stalled[{view.topic, holder.group}];
         held.events += view.retention->wanted - std::max(view.first, holder.offset);
         held.since = std::min(held.since, holder.since);
@@ -177,6 +178,13 @@ std::string partition_json(const PartitionView& view) {
       .add("newest_time", view.newest ? std::optional(format_time(*view.newest)) : std::nullopt);
   if (view.retention) {
     object.add_raw("retention", retention_json(view));
+  }
+  if (!view.orphans.empty()) {
+    std::vector<std::string> orphans;
+    for (const GroupView& orphan : view.orphans) {
+      orphans.push_back(group_json(orphan));
+    }
+    object.add_raw("orphans", json_array(orphans));
   }
   if (!view.loss.empty()) {
     object.add("loss", view.loss);
@@ -240,6 +248,9 @@ int overview(const Context& context, const std::optional<std::string>& topic) {
   }
   table.print(out);
   report_stalled(out, views);
+  for (const std::string& text : orphan_texts(views)) {
+    out.line(text);
+  }
   out.flush();
   return report_loss(views);
 }

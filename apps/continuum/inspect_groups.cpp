@@ -1,6 +1,7 @@
 // continuum inspect groups: where each group stands on each partition.
 #include "commands.hpp"
 #include "inspect_views.hpp"
+#include "operator.hpp"
 #include "options.hpp"
 #include "output.hpp"
 
@@ -82,6 +83,9 @@ int groups(const Context& context, const std::string& topic) {
     }
   }
   out.flush();
+  for (const std::string& text : orphan_texts(views)) {
+    say(context, text);
+  }
   return report_loss(views);
 }
 

@@ -31,10 +31,11 @@ Colour colour_of(Obstacle cause) {
 int show_why(const Context& context, const std::string& name, const std::optional<std::string>& group) {
   const auto session = connect(context, redis::Needs::Access::read);
   const Topic topic = load_topic(*session, name);
-  if (group) {
+  const Situation situation = look_why(*session, topic, group);
+  // One that is not in the topic may still be on partitions.
+  if (group && situation.standings.empty()) {
     require_group(topic, *group);
   }
-  const Situation situation = look_why(*session, topic, group);
   Output out;
   Table table({{"GROUP"}, {"PARTITION", Table::Align::right}, {"CAUSE"}, {"WHY"}, {"NEXT"}});
   bool lost = false;

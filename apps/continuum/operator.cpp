@@ -13,6 +13,8 @@
 #include <unistd.h>
 
 #include <array>
+#include <map>
+#include <utility>
 
 namespace continuum::app {
 
@@ -86,6 +88,24 @@ std::string partition_text(const std::vector<Partition>& partitions) {
     begin = end;
   }
   return text.empty() ? "nothing" : fmt::format("partition{} {}", partitions.size() == 1 ? "" : "s", text);
+}
+
+std::vector<std::string> orphan_texts(const std::vector<PartitionView>& views) {
+  std::map<std::pair<std::string, std::string>, std::vector<Partition>> orphans;  // by topic and group
+  for (const PartitionView& view : views) {
+    for (const GroupView& orphan : view.orphans) {
+      orphans[{view.topic, orphan.group}].push_back(view.partition);
+    }
+  }
+  std::vector<std::string> texts;
+  for (const auto& [whose, partitions] : orphans) {
+    const auto& [topic, group] = whose;
+    texts.push_back(fmt::format(
+        "topic {}: group {} is no longer in the topic, and still on {}: it was not forgotten to the end, and "
+        "what it has not handled is not trimmed. `continuum group forget -t {} -g {} --yes` does it",
+        topic, printable(group), partition_text(partitions), topic, printable(group)));
+  }
+  return texts;
 }
 
 Audit::Audit(redis::Session& session, const GroupArguments& arguments, std::string what)

@@ -4,6 +4,7 @@
 #include "server.hpp"
 
 #include "continuum/audit.hpp"
+#include "continuum/inspect.hpp"
 #include "continuum/redis.hpp"
 #include "continuum/topic.hpp"
 #include "continuum/types.hpp"
@@ -50,6 +51,10 @@ struct GroupPlace {
 
 // "partition 3", "partitions 0-2,5" or "nothing"
 [[nodiscard]] std::string partition_text(const std::vector<Partition>& partitions);
+
+// What there is to say of groups that were not forgotten to the end, and the command that does it; for a
+// person.
+[[nodiscard]] std::vector<std::string> orphan_texts(const std::vector<PartitionView>& views);
 
 // One command's entries. `what`: its words, such as "group seek -g G --to start".
 class Audit {

@@ -66,9 +66,10 @@ TrimGoal goal_for(const Options& options, const Topic& topic, redis::Session& se
   return goal;
 }
 
-// The archive is never one of them: what it lacks would be gone for good.
+// The archive is never one of them: what it lacks would be gone for good. Nor is what a forget has left:
+// forgetting it to the end is what helps.
 bool is_passed_over(const Options& options, const RetentionView::Holder& holder) {
-  return options.force && holder.stalled && holder.group != archive_group;
+  return options.force && holder.stalled && !holder.orphan && holder.group != archive_group;
 }
 
 std::vector<TrimGroup> passed_over(const Options& options, const PartitionView& view) {
@@ -96,6 +97,11 @@ Offset until_of(const Options& options, const PartitionView& view) {
   return std::max(view.first, holder == nullptr ? view.retention->wanted : holder->offset);
 }
 
+// That holds something.
+bool has_orphan(const PartitionView& view) {
+  return std::ranges::any_of(view.retention->holders, &RetentionView::Holder::orphan);
+}
+
 class Trim {
  public:
   Trim(const Context& context, const Options& options, redis::Session& session)
@@ -116,12 +122,14 @@ class Trim {
     }
     show();
     say_stalled();
-    say_orphans();
+    for (const std::string& text : orphan_texts(after_)) {
+      say(context_, text);
+    }
     if (!options_.acts() && !options_.common.dry_run) {
       say(context_, "nothing was changed: --yes does it");
     }
-    return options_.acts() && (!stalled_.empty() || !orphans_.empty()) ? static_cast<int>(ErrorKind::partial)
-                                                                       : 0;
+    const bool is_held = !stalled_.empty() || std::ranges::any_of(after_, has_orphan);
+    return options_.acts() && is_held ? static_cast<int>(ErrorKind::partial) : 0;
   }
 
  private:
@@ -173,9 +181,6 @@ class Trim {
       const TrimResult result = trim_log(session_, topic_, view.partition, goal_, passed_over(options_, view),
                                          head, [] { return true; });
       removed += result.entries > 0 ? result.first - view.first : 0;
-      if (result.holder) {
-        held_[view.partition] = *result.holder;
-      }
     }
     if (is_begun || removed > 0) {
       audit.done(fmt::format("{}: {} events{}", partition_text(partitions_), removed, groups));
@@ -203,16 +208,9 @@ class Trim {
       if (holder != nullptr) {
         held_by = holder->group;
         since = format_time(holder->since);
-        if (holder->stalled) {
+        if (holder->stalled && !holder->orphan) {
           stalled_[holder->group].push_back(view.partition);
         }
-      }
-      // A group that the topic does not have is met by the trim alone.
-      const auto met = held_.find(view.partition);
-      if (met != held_.end() && !topic_.groups.contains(met->second.group)) {
-        held_by = met->second.group;
-        since = format_time(met->second.since);
-        orphans_[met->second.group].push_back(view.partition);
       }
       if (context_.json) {
         out.line(JsonObject()
@@ -257,17 +255,6 @@ class Trim {
     }
   }
 
-  // What a `group forget` that was killed has left over.
-  void say_orphans() const {
-    for (const auto& [group, partitions] : orphans_) {
-      say(context_,
-          fmt::format("topic {}: group {} is no longer in the topic, and holds events on {}: it was "
-                      "not forgotten to the end. `continuum group forget -t {} -g {} --yes` does it",
-                      topic_.name, printable(group), partition_text(partitions), topic_.name,
-                      printable(group)));
-    }
-  }
-
   const Context& context_;
   const Options& options_;
   redis::Session& session_;
@@ -276,9 +263,7 @@ class Trim {
   TrimGoal goal_;
   std::vector<PartitionView> before_;
   std::vector<PartitionView> after_;
-  std::map<Partition, TrimHolder> held_;  // who held what the trim met
   std::map<std::string, std::vector<Partition>> stalled_;
-  std::map<std::string, std::vector<Partition>> orphans_;
 };
 
 int trim(const Context& context, const Options& options) {

@@ -55,10 +55,15 @@ class Inspector {
     const std::vector<Partition> partitions = topic_.partitions();
     views_.assign(partitions.size(), {});
     unhandled_.assign(partitions.size(), {});
+    orphan_unhandled_.assign(partitions.size(), {});
     stateless_.clear();
+    maybe_orphans_.clear();
     for (std::size_t begin = 0; begin < partitions.size(); begin += partitions_at_once) {
       const std::size_t count = std::min(partitions_at_once, partitions.size() - begin);
       look_at(std::span(partitions).subspan(begin, count), begin);
+    }
+    if (!maybe_orphans_.empty()) {
+      find_orphans();
     }
     while (!wanted_.empty()) {
       find_times();
@@ -168,6 +173,70 @@ class Inspector {
       view.retention.emplace();
       view.retention->wanted = wanted_of(view, answers, answer);
     }
+    constexpr std::string_view group_field = "group:";
+    const redis::Reply meta = answers(0);
+    for (std::size_t field = 0; field + 1 < meta.size(); field += 2) {
+      const std::string_view name = meta[field].text();
+      if (name.starts_with(group_field) &&
+          !topic_.groups.contains(std::string(name.substr(group_field.size())))) {
+        maybe_orphans_.emplace_back(i, name.substr(group_field.size()));
+      }
+    }
+  }
+
+  // One that was registered since the topic was read is none. So the topic is asked again, and then whether
+  // the partition still has it.
+  void find_orphans() {
+    redis::Request ask;
+    for (const auto& [i, name] : maybe_orphans_) {
+      ask.command("HEXISTS", topic_key(topic_.name), "group:" + name);
+    }
+    const redis::Replies in_topic = session_.call(std::move(ask));
+    std::size_t asked = 0;
+    std::erase_if(maybe_orphans_, [&](const auto&) { return in_topic[asked++].integer() != 0; });
+    std::ranges::sort(maybe_orphans_);
+    redis::Request request;
+    for (const auto& [i, name] : maybe_orphans_) {
+      request.command("HEXISTS", meta_key(topic_.name, views_[i].partition), "group:" + name);
+      request.command("HGETALL", group_key(topic_.name, views_[i].partition, name));
+    }
+    if (request.empty()) {
+      return;
+    }
+    const redis::Replies replies = session_.call(std::move(request));
+    for (std::size_t k = 0; k < maybe_orphans_.size(); ++k) {
+      const auto& [i, name] = maybe_orphans_[k];
+      if (replies[2 * k].integer() != 0) {
+        views_[i].orphans.push_back(read_orphan(views_[i], name, replies[2 * k + 1]));
+      }
+    }
+    for (std::size_t i = 0; i < views_.size(); ++i) {
+      orphan_unhandled_[i].resize(views_[i].orphans.size());
+      for (std::size_t g = 0; g < views_[i].orphans.size(); ++g) {
+        const GroupView& orphan = views_[i].orphans[g];
+        if (orphan.lag_events > 0) {
+          want(views_[i], orphan.state.cursor.entry, TimeWanted::Side::after, orphan_unhandled_[i][g]);
+        }
+      }
+    }
+  }
+
+  // Nobody loses anything by what is wrong with it.
+  static GroupView read_orphan(const PartitionView& view, const std::string& group, redis::Reply reply) {
+    GroupView seen;
+    seen.group = group;
+    seen.state.cursor = {view.first, EntryId{}};
+    try {
+      if (auto state = parse_group(reply)) {
+        seen.state = *std::move(state);
+      }
+    } catch (const Error&) {
+      seen.state.cursor = {view.first, EntryId{}};
+    }
+    const Offset cursor = seen.state.cursor.offset;
+    seen.lag_events = view.next > cursor ? view.next - cursor : 0;
+    seen.motion = motion_of(seen);
+    return seen;
   }
 
   Offset wanted_of(const PartitionView& view, const Answers& answers, std::size_t answer) const {
@@ -319,6 +388,17 @@ class Inspector {
             {view.groups[g].group, state.cursor.offset, state.cursor.entry, since, stalled});
       }
     }
+    for (std::size_t g = 0; g < view.orphans.size(); ++g) {
+      const GroupState& state = view.orphans[g].state;
+      if (orphan_unhandled_[i][g]) {
+        view.orphans[g].lag = age(*orphan_unhandled_[i][g]);
+      }
+      if (view.retention && state.cursor.offset < view.retention->wanted) {
+        const SystemTime since = std::max(state.moved, orphan_unhandled_[i][g].value_or(state.moved));
+        view.retention->holders.push_back({view.orphans[g].group, state.cursor.offset, state.cursor.entry,
+                                           since, age(since) > stall_limit_, true});
+      }
+    }
     if (view.retention) {
       std::ranges::stable_sort(view.retention->holders, {}, &RetentionView::Holder::offset);
     }
@@ -332,7 +412,9 @@ class Inspector {
   SystemTime now_{};      // the server's clock, which also made the entry ids
   std::vector<PartitionView> views_;
   std::vector<std::vector<std::optional<SystemTime>>> unhandled_;  // by partition and group
-  std::set<std::pair<std::size_t, std::size_t>> stateless_;        // partition and group
+  std::vector<std::vector<std::optional<SystemTime>>> orphan_unhandled_;
+  std::vector<std::pair<std::size_t, std::string>> maybe_orphans_;  // partition and group
+  std::set<std::pair<std::size_t, std::size_t>> stateless_;         // partition and group
   std::vector<TimeWanted> wanted_;
 };
 

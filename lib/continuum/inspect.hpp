@@ -50,6 +50,7 @@ struct RetentionView {
     EntryId entry;         // the last one that it has wholly passed
     SystemTime since{};    // it has not moved though there was something to handle
     bool stalled = false;  // for longer than the limit
+    bool orphan = false;   // of PartitionView::orphans
   };
   std::vector<Holder> holders;  // the farthest behind first
 
@@ -65,7 +66,10 @@ struct PartitionView {
   std::optional<std::uint64_t> log_bytes;  // in Redis memory; nullopt when the server does not tell
   std::optional<SystemTime> newest;        // when the newest event was appended
   std::optional<Milliseconds> newest_age;
-  std::vector<GroupView> groups;           // by name
+  std::vector<GroupView> groups;  // by name
+  // By name: groups that the partition has and the topic does not. No worker can move them; they are what a
+  // forget has left that was killed (or has still to do).
+  std::vector<GroupView> orphans;
   std::string loss;                        // what the log lost, or empty
   std::optional<RetentionView> retention;  // of a topic that has one
 

@@ -126,6 +126,15 @@ void RetentionKeeper::tell_stalled(const Topic& topic, Partition partition, cons
     return;
   }
   // Without numbers: so that it is said once for all partitions.
+  if (holder.orphan) {
+    shift_.tell(
+        fmt::format("group {} is no longer in the topic and was not forgotten to the end: events that "
+                    "it has not handled are kept beyond the topic's retention, and memory grows; "
+                    "`continuum group forget -t {} -g {} --yes`",
+                    printable(holder.group), topic.name, printable(holder.group)),
+        partition);
+    return;
+  }
   shift_.tell(
       fmt::format("group {} has stood still for more than {}: events that it has not handled are kept "
                   "beyond the topic's retention, and memory grows; `continuum inspect why -t {} -g {}`",

@@ -173,6 +173,8 @@ asio::awaitable<TrimResult> trim_in_steps(redis::Client& client, const Topic& to
     result.first = trimmed.first;
     if (trimmed.state == Trimmed::State::held) {
       result.holder = trimmed.holder;
+      // What was met on the partition was met before the topic was asked again.
+      result.holder->orphan = !known.groups.contains(trimmed.holder.group);
     }
     if (trimmed.state != Trimmed::State::more) {
       co_return result;

@@ -42,6 +42,8 @@ enum class TrimHead : std::uint8_t { recorded, any };
 struct TrimHolder {  // the group that is farthest behind, and since when it has not moved though it could
   std::string group;
   SystemTime since{};
+  // The partition has it, and the topic had it no more when that was asked after it: a forget was killed.
+  bool orphan = false;
 };
 struct Trimmed {
   std::uint64_t entries = 0;

@@ -19,10 +19,10 @@ namespace continuum {
 
 namespace {
 
-constexpr std::array<std::string_view, 15> names{
-    "moving",   "caught up",    "held keys",  "loss",   "paused",   "halted",  "server refuses writes",
-    "no owner", "handler down", "held limit", "outbox", "retrying", "barrier", "handler running",
-    "waiting"};
+constexpr std::array<std::string_view, 16> names{
+    "moving",   "caught up",     "held keys",  "loss",   "paused",   "halted",  "server refuses writes",
+    "no owner", "handler down",  "held limit", "outbox", "retrying", "barrier", "handler running",
+    "waiting",  "half forgotten"};
 // How a worker that is full says of what.
 constexpr std::string_view of_held_keys = "behind held keys";
 
@@ -45,6 +45,13 @@ class Explainer {
  private:
   [[nodiscard]] Why cause() const {
     const bool waits = s_.lag_events > 0;
+    if (s_.orphan) {
+      return {Obstacle::half_forgotten,
+              fmt::format("it is no longer in the topic, and was not forgotten to the end{}: what it has not "
+                          "handled is not trimmed",
+                          waits ? waiting_events() : ""),
+              fmt::format("continuum group forget -t {} -g {} --yes", s_.topic, s_.group)};
+    }
     if (!s_.loss.empty()) {
       return {Obstacle::loss, printable(s_.loss), fmt::format("continuum inspect groups -t {}", s_.topic)};
     }
@@ -233,6 +240,12 @@ class Looker {
           add(view, seen);
         }
       }
+      for (const GroupView& orphan : view.orphans) {
+        if (!group || orphan.group == *group) {
+          add(view, orphan);
+          out_.standings.back().orphan = true;
+        }
+      }
     }
     std::sort(out_.standings.begin(), out_.standings.end(), [](const Standing& a, const Standing& b) {
       return std::tie(a.group, a.partition) < std::tie(b.group, b.partition);
@@ -327,7 +340,7 @@ class Looker {
     const auto begin = Clock::now();
     for (Standing& standing : out_.standings) {
       if (standing.lag_events > 0 && standing.owner == Standing::Owner::alive && standing.loss.empty() &&
-          standing.state.paused.empty() && standing.state.state != "halted") {
+          !standing.orphan && standing.state.paused.empty() && standing.state.state != "halted") {
         watched.push_back({&standing, begin + standing.state.ttl});
       }
     }
@@ -365,7 +378,7 @@ class Looker {
     redis::Request request;
     for (Standing& standing : out_.standings) {
       if (standing.lag_events > 0 && standing.owner == Standing::Owner::alive &&
-          standing.motion == Standing::Motion::still && standing.loss.empty()) {
+          standing.motion == Standing::Motion::still && standing.loss.empty() && !standing.orphan) {
         still.push_back(&standing);
         request.command("XRANGE", log_key(topic_.name, standing.partition),
                         "(" + standing.state.cursor.entry.text(), "+", "COUNT", 1);

@@ -33,6 +33,7 @@ enum class Obstacle : std::uint8_t {
   barrier,          // other partitions have to come this far first
   handler_running,  // it takes long
   waiting,          // none of these
+  half_forgotten,   // the group is gone from the topic, and still holds what a trim would remove
 };
 [[nodiscard]] std::string_view name_of(Obstacle cause);  // "no owner", "handler running", …
 
@@ -56,6 +57,7 @@ struct Standing {
   std::vector<Partition> behind;      // have not passed that barrier
   SystemTime now{};
   std::uint64_t holds_back_events = 0;  // that the topic's retention would remove
+  bool orphan = false;                  // of PartitionView::orphans
 };
 struct Why {
   Obstacle cause = Obstacle::waiting;

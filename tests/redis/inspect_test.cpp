@@ -296,6 +296,31 @@ TEST_CASE("a group that is still being registered has everything before it, and 
   CHECK(name_of(view.groups[0].motion) == "no owner");
 }
 
+TEST_CASE("a group that is on a partition and not in the topic is told apart from one registered just now") {
+  const RedisServer server;
+  const auto session = server.session();
+  LogData data(*session, 2);
+  join(*session, data);
+  register_group(*session, data.topic(), "late", "start");
+  data.append(1, {event_line("1", "k"), event_line("2", "k")});
+  data.command("HDEL", topic_key("t"), fmt::format("group:{}", group));
+  data.command("HDEL", meta_key("t", Partition(0)), fmt::format("group:{}", group));
+  Topic topic = load_topic(*session, "t");
+  topic.groups.clear();  // as it was before the one came and the other went
+  TrimGoal goal;
+  goal.before = SystemTime(Milliseconds(std::int64_t{1} << 50));
+  const auto views = inspect_topic(*session, topic, goal, Milliseconds(3'600'000));
+  CHECK(views[0].orphans.empty());
+  REQUIRE(views[1].orphans.size() == 1);
+  CHECK(views[1].orphans[0].group == group);
+  CHECK(views[1].orphans[0].lag_events == 2);
+  CHECK(views[1].orphans[0].loss.empty());
+  REQUIRE(views[1].retention->holders.size() == 1);
+  CHECK(views[1].retention->holders[0].orphan);
+  CHECK(views[1].retention->holders[0].since > SystemTime());
+  CHECK(views[1].retention->until() == Offset(0));
+}
+
 TEST_CASE("as many partitions are enough as keep each busy for seven tenths of the time") {
   std::vector<PartitionView> views(4);
   const auto busy = [&](std::size_t partition, std::uint32_t permille, const std::string& owner) {

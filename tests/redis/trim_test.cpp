@@ -719,4 +719,23 @@ TEST_SUITE("trim") {
     const std::string said = work.said();
     CHECK(said.find("stood still") == said.rfind("stood still"));
   }
+
+  TEST_CASE(
+      "a worker says of a group that was not forgotten to the end that it holds events, and what helps") {
+    test::Work work;
+    work.handle("cat >/dev/null");
+    work.options().trim_every = Milliseconds(20);
+    register_group(*work.session(), work.data().topic(), "left", "start");
+    work.data().append(0, {event_line("e", "k")});
+    work.data().command("HDEL", topic_key("t"), "group:left");
+    TopicSettings settings;
+    apply_setting(settings, "retention=1ms");
+    set_topic(*work.session(), work.data().topic(), settings);
+    test::Running running(work);
+    await("it is said", [&] {
+      return work.said().find("`continuum group forget -t t -g left --yes`") != std::string::npos;
+    });
+    running.stop();
+    CHECK(work.said().find("inspect why") == std::string::npos);
+  }
 }

@@ -148,7 +148,7 @@ void report_stalled(Output& out, const std::vector<PartitionView>& views) {
     for (const auto& holder : view.retention->holders) {
       if (holder.stalled && !holder.orphan) {
         Held& held = stalled[{view.topic, holder.group}];
-        held.events += view.retention->wanted - std::max(view.first, holder.offset);
+        held.events += view.retention->wanted - holder.until;
         held.since = std::min(held.since, holder.since);
       }
     }

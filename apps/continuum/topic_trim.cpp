@@ -94,7 +94,8 @@ const RetentionView::Holder* holder_of(const Options& options, const PartitionVi
 
 Offset until_of(const Options& options, const PartitionView& view) {
   const auto* const holder = holder_of(options, view);
-  return std::max(view.first, holder == nullptr ? view.retention->wanted : holder->offset);
+  const Offset wanted = std::max(view.first, view.retention->wanted);
+  return holder == nullptr ? wanted : std::min(wanted, holder->until);
 }
 
 // That holds something.

@@ -28,6 +28,12 @@ struct TimeWanted {
   EntryId at;
   enum class Side : std::uint8_t { after, before } side;
   std::optional<SystemTime>* out;
+  std::optional<Offset>* first;  // of the entry, where that is wanted, too
+};
+// What a group has not wholly passed.
+struct Unhandled {
+  std::optional<SystemTime> since;
+  std::optional<Offset> first;
 };
 
 class Inspector {
@@ -165,9 +171,7 @@ class Inspector {
         stateless_.emplace(i, view.groups.size());
       }
       GroupView& seen = view.groups.emplace_back(read_group(view, ends, group, state, was_registered));
-      if (seen.lag_events > 0) {
-        want(view, seen.state.cursor.entry, TimeWanted::Side::after, unhandled_[i][view.groups.size() - 1]);
-      }
+      want_unhandled(view, seen, unhandled_[i][view.groups.size() - 1]);
     }
     if (!goal_.wants_nothing() && ends.loss.empty()) {
       view.retention.emplace();
@@ -213,10 +217,7 @@ class Inspector {
     for (std::size_t i = 0; i < views_.size(); ++i) {
       orphan_unhandled_[i].resize(views_[i].orphans.size());
       for (std::size_t g = 0; g < views_[i].orphans.size(); ++g) {
-        const GroupView& orphan = views_[i].orphans[g];
-        if (orphan.lag_events > 0) {
-          want(views_[i], orphan.state.cursor.entry, TimeWanted::Side::after, orphan_unhandled_[i][g]);
-        }
+        want_unhandled(views_[i], views_[i].orphans[g], orphan_unhandled_[i][g]);
       }
     }
   }
@@ -325,8 +326,14 @@ class Inspector {
     return seen.state.owner.empty() ? GroupMotion::no_owner : GroupMotion::running;
   }
 
-  void want(const PartitionView& view, EntryId at, TimeWanted::Side side, std::optional<SystemTime>& out) {
-    wanted_.push_back({log_key(view.topic, view.partition), view.partition, at, side, &out});
+  void want(const PartitionView& view, EntryId at, TimeWanted::Side side, std::optional<SystemTime>& out,
+            std::optional<Offset>* first = nullptr) {
+    wanted_.push_back({log_key(view.topic, view.partition), view.partition, at, side, &out, first});
+  }
+  void want_unhandled(const PartitionView& view, const GroupView& seen, Unhandled& out) {
+    if (seen.lag_events > 0) {
+      want(view, seen.state.cursor.entry, TimeWanted::Side::after, out.since, &out.first);
+    }
   }
 
   // One step for all; what meets a barrier stays and goes on behind it.
@@ -356,6 +363,9 @@ class Inspector {
           rest.push_back(std::move(w));
         } else {
           *w.out = entry.time();
+          if (w.first != nullptr) {
+            *w.first = entry.first;
+          }
         }
       } catch (const Error& error) {
         view_of(w.partition).loss = error.message();
@@ -376,32 +386,38 @@ class Inspector {
       view.newest_age = age(*view.newest);
     }
     for (std::size_t g = 0; g < view.groups.size(); ++g) {
-      if (unhandled_[i][g]) {
-        view.groups[g].lag = age(*unhandled_[i][g]);
-      }
-      const GroupState& state = view.groups[g].state;
-      if (view.retention && state.cursor.offset < view.retention->wanted) {
-        const SystemTime since = std::max(state.moved, unhandled_[i][g].value_or(state.moved));
-        // Where its registration has not come to yet it cannot have stood still.
-        const bool stalled = age(since) > stall_limit_ && !stateless_.contains({i, g});
-        view.retention->holders.push_back(
-            {view.groups[g].group, state.cursor.offset, state.cursor.entry, since, stalled});
-      }
+      // Where its registration has not come to yet it cannot have stood still.
+      const auto standing = stateless_.contains({i, g}) ? Standing::begins : Standing::member;
+      finish(view, view.groups[g], unhandled_[i][g], standing);
     }
     for (std::size_t g = 0; g < view.orphans.size(); ++g) {
-      const GroupState& state = view.orphans[g].state;
-      if (orphan_unhandled_[i][g]) {
-        view.orphans[g].lag = age(*orphan_unhandled_[i][g]);
-      }
-      if (view.retention && state.cursor.offset < view.retention->wanted) {
-        const SystemTime since = std::max(state.moved, orphan_unhandled_[i][g].value_or(state.moved));
-        view.retention->holders.push_back({view.orphans[g].group, state.cursor.offset, state.cursor.entry,
-                                           since, age(since) > stall_limit_, true});
-      }
+      finish(view, view.orphans[g], orphan_unhandled_[i][g], Standing::orphan);
     }
     if (view.retention) {
       std::ranges::stable_sort(view.retention->holders, {}, &RetentionView::Holder::offset);
     }
+  }
+
+  enum class Standing : std::uint8_t { member, begins, orphan };
+
+  void finish(PartitionView& view, GroupView& seen, const Unhandled& unhandled, Standing standing) const {
+    const auto age = [&](SystemTime time) { return std::max(Milliseconds(0), now_ - time); };
+    if (unhandled.since) {
+      seen.lag = age(*unhandled.since);
+    }
+    const GroupState& state = seen.state;
+    if (!view.retention || state.cursor.offset >= view.retention->wanted) {
+      return;
+    }
+    RetentionView::Holder holder;
+    holder.group = seen.group;
+    holder.offset = state.cursor.offset;
+    holder.until = std::max(view.first, unhandled.first.value_or(state.cursor.offset));
+    holder.entry = state.cursor.entry;
+    holder.since = std::max(state.moved, unhandled.since.value_or(state.moved));
+    holder.stalled = standing != Standing::begins && age(holder.since) > stall_limit_;
+    holder.orphan = standing == Standing::orphan;
+    view.retention->holders.push_back(std::move(holder));
   }
 
   redis::Session& session_;
@@ -411,8 +427,8 @@ class Inspector {
   bool together_ = true;  // what is asked of a partition is of one moment
   SystemTime now_{};      // the server's clock, which also made the entry ids
   std::vector<PartitionView> views_;
-  std::vector<std::vector<std::optional<SystemTime>>> unhandled_;  // by partition and group
-  std::vector<std::vector<std::optional<SystemTime>>> orphan_unhandled_;
+  std::vector<std::vector<Unhandled>> unhandled_;  // by partition and group
+  std::vector<std::vector<Unhandled>> orphan_unhandled_;
   std::vector<std::pair<std::size_t, std::string>> maybe_orphans_;  // partition and group
   std::set<std::pair<std::size_t, std::size_t>> stateless_;         // partition and group
   std::vector<TimeWanted> wanted_;

@@ -9,6 +9,7 @@
 #include "continuum/trim.hpp"
 #include "continuum/types.hpp"
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -47,6 +48,7 @@ struct RetentionView {
   struct Holder {
     std::string group;
     Offset offset;         // that it has come to
+    Offset until;          // the log can begin there: an entry that it stands inside of stays whole
     EntryId entry;         // the last one that it has wholly passed
     SystemTime since{};    // it has not moved though there was something to handle
     bool stalled = false;  // for longer than the limit
@@ -55,7 +57,7 @@ struct RetentionView {
   std::vector<Holder> holders;  // the farthest behind first
 
   // Where the log can begin as long as they stand there.
-  [[nodiscard]] Offset until() const { return holders.empty() ? wanted : holders.front().offset; }
+  [[nodiscard]] Offset until() const { return holders.empty() ? wanted : std::min(wanted, holders.front().until); }
 };
 
 struct PartitionView {

@@ -15,8 +15,6 @@ namespace {
 
 // Asked in one request, so that an answer stays small: it holds two entries of each partition.
 constexpr std::size_t partitions_at_once = 64;
-// Nodes of the stream that MEMORY USAGE looks at: all of them would block the server for a long log.
-constexpr int memory_samples = 5;
 // How busy a partition may be for some time: more, and every burst waits.
 constexpr std::uint64_t busy_permille_goal = 700;
 

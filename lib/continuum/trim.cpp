@@ -96,7 +96,8 @@ void request_trim(redis::Request& request, const Topic& topic, Partition partiti
                                      goal.bytes_max ? std::to_string(*goal.bytes_max) : std::string(),
                                      std::to_string(step_entries_max),
                                      std::to_string(step_bytes_max),
-                                     head == TrimHead::recorded ? "recorded" : "any"};
+                                     head == TrimHead::recorded ? "recorded" : "any",
+                                     std::to_string(memory_samples)};
   for (const TrimGroup& group : groups) {
     keys.push_back(group_key(topic.name, partition, group.name));
     arguments.push_back(group.name);

@@ -17,6 +17,12 @@
 
 namespace continuum {
 
+// Nodes of a stream that MEMORY USAGE looks at, of the oldest ones: of a log that has no more it knows the
+// bytes, of others it takes the rest to be like these. All of them would block the server for long: these
+// take 70 microseconds (10,000 take 0.6 ms; redis-server 7.0.15). Whoever shows, plans or trims takes the
+// same number.
+inline constexpr int memory_samples = 1'000;
+
 // Entries go that were stored before the time, or until the log has no more than so many bytes (as MEMORY
 // USAGE estimates them); what either wants.
 struct TrimGoal {

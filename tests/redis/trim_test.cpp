@@ -184,6 +184,23 @@ TEST_SUITE("trim") {
     CHECK(trim().entries == 0);
   }
 
+  TEST_CASE("a log of large entries and then many small ones is as large for inspect as for a trim") {
+    Trimming trimming;
+    trimming.append(6, 100'000);
+    trimming.append(300, 3'000);
+    const std::uint64_t bytes =
+        trimming.data().command("MEMORY", "USAGE", trimming.data().log(0), "SAMPLES", 0)[0].number();
+    TrimGoal goal;
+    goal.bytes_max = bytes + bytes / 10;
+    const auto view =
+        inspect_topic(trimming.session(), trimming.data().topic(), goal, Milliseconds(1'000)).front();
+    CHECK(view.log_bytes == bytes);
+    CHECK(view.retention->wanted == Offset(0));
+    CHECK(
+        trim_log(trimming.session(), trimming.data().topic(), Partition(0), goal, {}, TrimHead::recorded, on)
+            .entries == 0);
+  }
+
   TEST_CASE("without a group everything goes that is wanted") {
     Trimming trimming;
     trimming.append(5);

@@ -4,6 +4,7 @@
 -- KEYS log meta group…
 -- ARGV 1 log id  2 before (ms; 0: none is too old)  3 bytes that the log may have (or nothing)  4 entries at most
 --      5 bytes at most  6 recorded|any (whether the head must be where the last trim left it)
+--      7 nodes that MEMORY USAGE looks at
 --      per group: name, entry at which it may be passed over (or nothing: never)
 -- -> OK entries first-offset done|more|held group since | RETRY [group in meta …] | HEAD first-offset | NOLOG
 local meta, known = {}, {}
@@ -15,12 +16,12 @@ end
 if meta['id'] ~= ARGV[1] then return {'NOLOG'} end
 local before, entries_max, bytes_max = tonumber(ARGV[2]), tonumber(ARGV[4]), tonumber(ARGV[5])
 if not (before and entries_max and bytes_max and (ARGV[3] == '' or tonumber(ARGV[3])))
-  or #ARGV ~= 6 + 2 * (#KEYS - 2) then
+  or #ARGV ~= 7 + 2 * (#KEYS - 2) then
   return redis.error_reply('ERR trim: bad argument')
 end
 -- Whoever trims must know every group that is registered here, and no others.
 local named = 0
-for i = 7, #ARGV, 2 do
+for i = 8, #ARGV, 2 do
   if not meta['group:' .. ARGV[i]] then return {'RETRY', known} end
   named = named + 1
 end
@@ -35,17 +36,17 @@ for i = 1, named do
   local h = redis.call('HMGET', KEYS[i + 2], 'entry', 'moved')
   -- One whose state is gone has passed nothing.
   local entry = h[1] or '0-0'
-  if ARGV[6 + 2 * i] == '' or ARGV[6 + 2 * i] ~= entry then
+  if ARGV[7 + 2 * i] == '' or ARGV[7 + 2 * i] ~= entry then
     local ms, seq = parts(entry)
     if not least_ms or ms < least_ms or (ms == least_ms and seq < least_seq) then
-      least_ms, least_seq, holder, moved = ms, seq, ARGV[5 + 2 * i], tonumber(h[2] or '0') or 0
+      least_ms, least_seq, holder, moved = ms, seq, ARGV[6 + 2 * i], tonumber(h[2] or '0') or 0
     end
   end
 end
 local excess = 0
 if ARGV[3] ~= '' then
   -- Not all of it at once: entries take more memory than they have bytes.
-  excess = 0.8 * ((redis.call('MEMORY', 'USAGE', KEYS[1], 'SAMPLES', '1000') or 0) - tonumber(ARGV[3]))
+  excess = 0.8 * ((redis.call('MEMORY', 'USAGE', KEYS[1], 'SAMPLES', ARGV[7]) or 0) - tonumber(ARGV[3]))
 end
 
 local function size_of(values)

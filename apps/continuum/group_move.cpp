@@ -143,6 +143,16 @@ void take_partitions(GroupPlace& place, const SeekTarget& target, const GroupArg
   place.partitions = std::move(named);
 }
 
+// What a command about all partitions does not do.
+void say_left_out(const Context& context, const GroupArguments& args, const std::vector<Partition>& missing) {
+  if (!missing.empty()) {
+    say(context,
+        fmt::format("topic {}, group {}: without {}, where it is not registered yet: that comes with "
+                    "the next start of a worker",
+                    args.topic, args.group, partition_text(missing)));
+  }
+}
+
 // The cursors as they are, or as they would be.
 void write_cursors(const Topic& topic, std::string_view group, const std::map<Partition, Offset>& offsets,
                    const std::string& path) {
@@ -168,14 +178,17 @@ int export_cursors(const Context& context, const SeekArguments& args) {
   const auto session = connect(context, redis::Needs::Access::read);
   GroupPlace place = find_group(*session, args.group);
   std::map<Partition, Offset> offsets;
+  std::vector<Partition> missing;
   if (args.to || args.from_file) {
     const SeekTarget target = args.to ? parse_target(*args.to, place.partitions, *session)
                                       : read_target(*args.from_file, place.topic);
     take_partitions(place, target, args.group);
+    missing = unregistered(*session, place.topic, args.group.group, place.partitions);
     for (const Move& move : plan_seek(*session, place.topic, args.group.group, place.partitions, target)) {
       offsets[move.partition] = move.to.offset;
     }
   } else {
+    missing = unregistered(*session, place.topic, args.group.group, place.partitions);
     const auto states = group_states(*session, place.topic, args.group.group, place.partitions);
     for (std::size_t i = 0; i < states.size(); ++i) {
       if (states[i]) {
@@ -184,6 +197,7 @@ int export_cursors(const Context& context, const SeekArguments& args) {
     }
   }
   write_cursors(place.topic, args.group.group, offsets, *args.export_to);
+  say_left_out(context, args.group, missing);
   return 0;
 }
 
@@ -249,7 +263,9 @@ int run_seek(const Context& context, const SeekArguments& args) {
   const SeekTarget target = args.to ? parse_target(*args.to, place.partitions, *session)
                                     : read_target(*args.from_file, place.topic);
   take_partitions(place, target, args.group);
+  const auto missing = unregistered(*session, place.topic, args.group.group, place.partitions);
   auto moves = plan_seek(*session, place.topic, args.group.group, place.partitions, target);
+  say_left_out(context, args.group, missing);
   if (!acts) {
     show_moves(context, args.group, moves, "planned");
     require_movable(place.topic, args.group.group, moves);

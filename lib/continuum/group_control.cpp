@@ -74,6 +74,40 @@ std::vector<std::optional<GroupState>> group_states(redis::Session& session, con
   return states;
 }
 
+std::vector<Partition> unregistered(redis::Session& session, const Topic& topic, std::string_view group,
+                                    std::span<const Partition> partitions) {
+  std::vector<Partition> missing;
+  std::vector<Partition> lost;
+  in_chunks(partitions, [&](std::span<const Partition> some) {
+    constexpr std::size_t each = 3;
+    redis::Request request;
+    const std::string field = fmt::format("group:{}", group);
+    for (const Partition partition : some) {
+      // Asked before and after: it may be registered, or forgotten, in between.
+      request.command("HEXISTS", meta_key(topic.name, partition), field);
+      request.command("EXISTS", group_key(topic.name, partition, group));
+      request.command("HEXISTS", meta_key(topic.name, partition), field);
+    }
+    const redis::Replies replies = session.call(std::move(request));
+    for (std::size_t i = 0; i < some.size(); ++i) {
+      if (replies[each * i + 1].integer() == 0) {
+        const bool is_lost = replies[each * i].integer() != 0 && replies[each * i + 2].integer() != 0;
+        (is_lost ? lost : missing).push_back(some[i]);
+      }
+    }
+  });
+  if (!lost.empty()) {
+    fail(ErrorKind::loss,
+         "{}, group {}: its state is gone{}: was {} deleted or evicted? Nobody knows any more what it has "
+         "handled there. A worker that starts registers it anew; until then leave the partition out with "
+         "--partition",
+         place(topic.name, lost.front()), group,
+         lost.size() == 1 ? std::string() : fmt::format(" (and on {} more partitions)", lost.size() - 1),
+         group_key(topic.name, lost.front(), group));
+  }
+  return missing;
+}
+
 std::vector<Partition> set_paused(redis::Session& session, const Topic& topic, std::string_view group,
                                   std::span<const Partition> partitions, std::string_view paused) {
   std::vector<Partition> done;

@@ -28,6 +28,12 @@ void require_group(const Topic& topic, std::string_view group);
                                                                   std::string_view group,
                                                                   std::span<const Partition> partitions);
 
+// Those of the partitions where the group is not registered yet. Throws Error{loss} naming those where it is
+// and its state is gone.
+[[nodiscard]] std::vector<Partition> unregistered(redis::Session& session, const Topic& topic,
+                                                  std::string_view group,
+                                                  std::span<const Partition> partitions);
+
 // `paused`: by whom and why, for people; empty: go on. A worker sees it with its next renewal. Returns the
 // partitions where the group is registered.
 std::vector<Partition> set_paused(redis::Session& session, const Topic& topic, std::string_view group,

@@ -76,7 +76,7 @@ std::vector<TrimGroup> passed_over(const Options& options, const PartitionView& 
   std::vector<TrimGroup> groups;
   for (const auto& holder : view.retention->holders) {
     if (is_passed_over(options, holder)) {
-      groups.push_back({holder.group, holder.entry});
+      groups.push_back({holder.group, holder.stand});
     }
   }
   return groups;

@@ -411,7 +411,7 @@ class Inspector {
     holder.group = seen.group;
     holder.offset = state.cursor.offset;
     holder.until = std::max(view.first, unhandled.first.value_or(state.cursor.offset));
-    holder.entry = state.cursor.entry;
+    holder.stand = {state.cursor.entry, state.run, state.moved};
     holder.since = std::max(state.moved, unhandled.since.value_or(state.moved));
     holder.stalled = standing != Standing::begins && age(holder.since) > stall_limit_;
     holder.orphan = standing == Standing::orphan;

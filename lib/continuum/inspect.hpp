@@ -49,7 +49,7 @@ struct RetentionView {
     std::string group;
     Offset offset;         // that it has come to
     Offset until;          // the log can begin there: an entry that it stands inside of stays whole
-    EntryId entry;         // the last one that it has wholly passed
+    TrimStand stand;       // how it was seen there
     SystemTime since{};    // it has not moved though there was something to handle
     bool stalled = false;  // for longer than the limit
     bool orphan = false;   // of PartitionView::orphans
@@ -57,7 +57,9 @@ struct RetentionView {
   std::vector<Holder> holders;  // the farthest behind first
 
   // Where the log can begin as long as they stand there.
-  [[nodiscard]] Offset until() const { return holders.empty() ? wanted : std::min(wanted, holders.front().until); }
+  [[nodiscard]] Offset until() const {
+    return holders.empty() ? wanted : std::min(wanted, holders.front().until);
+  }
 };
 
 struct PartitionView {

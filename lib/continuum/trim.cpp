@@ -37,6 +37,10 @@ std::vector<TrimGroup> named_groups(const Topic& topic, const std::vector<std::s
   return groups;
 }
 
+std::string text_of(const TrimStand& stand) {
+  return fmt::format("{} {} {}", stand.entry.text(), stand.run, stand.moved.time_since_epoch().count());
+}
+
 [[noreturn]] void fail_no_log(const Topic& topic, Partition partition) {
   fail(ErrorKind::loss, "{}: its log is gone. Was the server flushed, or the topic dropped just now?",
        place(topic.name, partition));
@@ -101,7 +105,7 @@ void request_trim(redis::Request& request, const Topic& topic, Partition partiti
   for (const TrimGroup& group : groups) {
     keys.push_back(group_key(topic.name, partition, group.name));
     arguments.push_back(group.name);
-    arguments.push_back(group.pass_at ? group.pass_at->text() : std::string());
+    arguments.push_back(group.pass_at ? text_of(*group.pass_at) : std::string());
   }
   const std::vector<std::string_view> key_views(keys.begin(), keys.end());
   const std::vector<std::string_view> argument_views(arguments.begin(), arguments.end());

@@ -36,10 +36,19 @@ struct TrimGoal {
 
 // --- one step
 
+// How a group stood on a partition. One that was moved, or was forgotten and registered again, stands
+// otherwise, also where its cursor is the same.
+struct TrimStand {
+  EntryId entry;  // of its cursor
+  std::uint64_t run = 0;
+  SystemTime moved{};
+
+  friend bool operator==(const TrimStand&, const TrimStand&) = default;
+};
 struct TrimGroup {
   std::string name;
-  // The group may be passed over while its cursor has this entry.
-  std::optional<EntryId> pass_at;
+  // The group may be passed over while it stands so.
+  std::optional<TrimStand> pass_at;
 };
 // Whether the log may begin elsewhere than where the last trim left it. What somebody removed by hand is then
 // forgotten: it cannot be told from what was trimmed any more.

@@ -62,6 +62,10 @@ class Trimming {
     data_.command("HSET", key(group), "offset", entries, "entry",
                   entries == 0 ? "0-0" : ids_.at(entries - 1));
   }
+  [[nodiscard]] TrimStand stand(const std::string& group) {
+    const auto state = *parse_group(data_.command("HGETALL", key(group))[0]);
+    return {state.cursor.entry, state.run, state.moved};
+  }
   [[nodiscard]] static std::string key(const std::string& group) {
     return group_key("t", Partition(0), group);
   }
@@ -411,14 +415,37 @@ TEST_SUITE("trim") {
     trimming.append(10);
     trimming.pass("a", 10);
     trimming.pass("b", 2);
-    const std::vector<TrimGroup> over{
-        {"b", EntryId::parse(trimming.data().command("HGET", Trimming::key("b"), "entry")[0].text())}};
+    const std::vector<TrimGroup> over{{"b", trimming.stand("b")}};
     trimming.pass("b", 3);  // it goes on
     const TrimResult held = trimming.trim_all(over);
     CHECK(held.first == Offset(3));
     CHECK(held.holder);
     trimming.pass("b", 2);
     CHECK(trimming.trim_all(over).first == Offset(10));
+  }
+
+  TEST_CASE("a group that was registered since somebody looked is not passed over, wherever it stands") {
+    Trimming trimming;
+    trimming.append(10);
+    trimming.add_group("b");
+    trimming.pass("b", 0);
+    TrimGroup seen{"b", trimming.stand("b")};
+    SUBCASE("forgotten and registered again") {
+      forget_group(trimming.session(), trimming.data().topic(), "b", "test");
+      trimming.data().topic() = load_topic(trimming.session(), "t");
+      trimming.add_group("b");
+      trimming.pass("b", 0);
+    }
+    SUBCASE("it was in the topic, and not on the partition yet") {
+      seen.pass_at = TrimStand{EntryId{}, 1, SystemTime()};
+    }
+    SUBCASE("somebody moved it and it came back") {
+      trimming.data().command("HINCRBY", Trimming::key("b"), "run", 1);
+    }
+    const TrimResult held = trimming.trim_all({seen});
+    CHECK(held.entries == 0);
+    CHECK(held.holder);
+    CHECK(trimming.trim_all({TrimGroup{"b", trimming.stand("b")}}).first == Offset(10));
   }
 
   TEST_CASE("a worker whose group was trimmed over says which events it lost, and goes on after a seek") {

@@ -5,7 +5,7 @@
 -- ARGV 1 log id  2 before (ms; 0: none is too old)  3 bytes that the log may have (or nothing)  4 entries at most
 --      5 bytes at most  6 recorded|any (whether the head must be where the last trim left it)
 --      7 nodes that MEMORY USAGE looks at
---      per group: name, entry at which it may be passed over (or nothing: never)
+--      per group: name, "ENTRY RUN MOVED" at which it may be passed over (or nothing: never)
 -- -> OK entries first-offset done|more|held group since | RETRY [group in meta …] | HEAD first-offset | NOLOG
 local meta, known = {}, {}
 local fields = redis.call('HGETALL', KEYS[2])
@@ -33,10 +33,11 @@ local function parts(id)
 end
 local least_ms, least_seq, holder, moved
 for i = 1, named do
-  local h = redis.call('HMGET', KEYS[i + 2], 'entry', 'moved')
+  local h = redis.call('HMGET', KEYS[i + 2], 'entry', 'moved', 'run')
   -- One whose state is gone has passed nothing.
   local entry = h[1] or '0-0'
-  if ARGV[7 + 2 * i] == '' or ARGV[7 + 2 * i] ~= entry then
+  -- A group that goes on, or was registered anew since somebody looked, is not what was looked at.
+  if not h[1] or ARGV[7 + 2 * i] ~= entry .. ' ' .. (h[3] or '1') .. ' ' .. (h[2] or '0') then
     local ms, seq = parts(entry)
     if not least_ms or ms < least_ms or (ms == least_ms and seq < least_seq) then
       least_ms, least_seq, holder, moved = ms, seq, ARGV[6 + 2 * i], tonumber(h[2] or '0') or 0

@@ -22,6 +22,7 @@
 #include <map>
 #include <memory>
 #include <set>
+#include <utility>
 
 namespace continuum::app {
 namespace {
@@ -179,13 +180,37 @@ class Trim {
     const auto head = options_.force ? TrimHead::any : TrimHead::recorded;
     std::uint64_t removed = 0;
     for (const PartitionView& view : before_) {
-      const TrimResult result = trim_log(session_, topic_, view.partition, goal_, passed_over(options_, view),
-                                         head, [] { return true; });
-      removed += result.entries > 0 ? result.first - view.first : 0;
+      Offset first = view.first;
+      const auto passed = passed_over(options_, view);
+      TrimResult result;
+      do {
+        result = trim_log(session_, topic_, view.partition, goal_, passed, head, [] { return true; });
+        removed += result.entries > 0 ? result.first - std::exchange(first, result.first) : 0;
+      } while (result.goal_is_old && read_goal());
+      if (result.goal_is_old) {
+        break;
+      }
     }
     if (is_begun || removed > 0) {
       audit.done(fmt::format("{}: {} events{}", partition_text(partitions_), removed, groups));
     }
+  }
+
+  // What the topic's settings want now; whether they want anything.
+  bool read_goal() {
+    Topic now = load_topic(session_, topic_.name);
+    if (now.log_id != topic_.log_id) {
+      fail(ErrorKind::loss, "topic {} was dropped while it was trimmed", topic_.name);
+    }
+    topic_ = std::move(now);
+    const TrimGoal goal = goal_of(topic_.settings, resolve(ago(Milliseconds(0)), session_));
+    if (goal.wants_nothing()) {
+      say(context_,
+          fmt::format("topic {}: the retention was taken away, and nothing more is trimmed", topic_.name));
+      return false;
+    }
+    goal_ = goal;
+    return true;
   }
 
   void show() {

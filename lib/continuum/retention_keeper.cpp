@@ -103,6 +103,9 @@ asio::awaitable<RetentionKeeper::Trim> RetentionKeeper::trim(Partition partition
   try {
     const TrimResult result = co_await trim_in_steps(shift_.control, wanted.topic, partition, wanted.goal,
                                                      nobody, TrimHead::recorded, between);
+    if (result.goal_is_old) {
+      trimmed = Trim::wanted_is_old;
+    }
     if (result.holder && wanted.now - result.holder->since > stall_limit_of(wanted.topic.settings)) {
       tell_stalled(wanted.topic, partition, *result.holder);
     }

@@ -88,6 +88,7 @@ TrimGoal goal_of(const TopicSettings& settings, SystemTime now) {
     goal.before = now - *settings.retention;
   }
   goal.bytes_max = settings.retention_bytes;
+  goal.read = now;
   return goal;
 }
 
@@ -95,13 +96,15 @@ void request_trim(redis::Request& request, const Topic& topic, Partition partiti
                   const std::vector<TrimGroup>& groups, const TrimGoal& goal, TrimHead head) {
   std::vector<std::string> keys{log_key(topic.name, partition), meta_key(topic.name, partition)};
   const auto before = goal.before ? std::max<std::int64_t>(0, goal.before->time_since_epoch().count()) : 0;
-  std::vector<std::string> arguments{topic.log_id,
-                                     std::to_string(before),
-                                     goal.bytes_max ? std::to_string(*goal.bytes_max) : std::string(),
-                                     std::to_string(step_entries_max),
-                                     std::to_string(step_bytes_max),
-                                     head == TrimHead::recorded ? "recorded" : "any",
-                                     std::to_string(memory_samples)};
+  std::vector<std::string> arguments{
+      topic.log_id,
+      std::to_string(before),
+      goal.bytes_max ? std::to_string(*goal.bytes_max) : std::string(),
+      std::to_string(step_entries_max),
+      std::to_string(step_bytes_max),
+      head == TrimHead::recorded ? "recorded" : "any",
+      std::to_string(memory_samples),
+      goal.read ? std::to_string(goal.read->time_since_epoch().count()) : std::string()};
   for (const TrimGroup& group : groups) {
     keys.push_back(group_key(topic.name, partition, group.name));
     arguments.push_back(group.name);
@@ -116,6 +119,9 @@ TrimAnswer parse_trim(redis::Reply reply) {
   const std::string_view code = reply[0].text();
   if (code == "NOLOG") {
     return TrimNoLog{};
+  }
+  if (code == "OLD") {
+    return TrimGoalIsOld{};
   }
   if (code == "HEAD") {
     return TrimHeadMoved{Offset(reply[1].number())};
@@ -159,6 +165,10 @@ asio::awaitable<TrimResult> trim_in_steps(redis::Client& client, const Topic& to
     const TrimAnswer answer = parse_trim(replies[0]);
     if (std::holds_alternative<TrimNoLog>(answer)) {
       fail_no_log(topic, partition);
+    }
+    if (std::holds_alternative<TrimGoalIsOld>(answer)) {
+      result.goal_is_old = true;
+      co_return result;
     }
     if (const auto* moved = std::get_if<TrimHeadMoved>(&answer)) {
       fail(ErrorKind::loss,

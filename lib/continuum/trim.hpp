@@ -28,6 +28,10 @@ inline constexpr int memory_samples = 1'000;
 struct TrimGoal {
   std::optional<SystemTime> before;
   std::optional<std::uint64_t> bytes_max;
+  // When the topic's settings were read of which this is, by the server's clock: nothing goes by what they
+  // were more than two seconds ago, for who trims may have been stopped for days. Nothing: it was said for
+  // this trim.
+  std::optional<SystemTime> read = {};
 
   [[nodiscard]] bool wants_nothing() const { return !before && !bytes_max; }
 };
@@ -73,7 +77,8 @@ struct TrimHeadMoved {  // somebody else removed what was before it: nothing was
   Offset first;
 };
 struct TrimNoLog {};
-using TrimAnswer = std::variant<Trimmed, TrimGroups, TrimHeadMoved, TrimNoLog>;
+struct TrimGoalIsOld {};  // nothing was done
+using TrimAnswer = std::variant<Trimmed, TrimGroups, TrimHeadMoved, TrimNoLog, TrimGoalIsOld>;
 
 void request_trim(redis::Request& request, const Topic& topic, Partition partition,
                   const std::vector<TrimGroup>& groups, const TrimGoal& goal, TrimHead head);
@@ -85,6 +90,7 @@ struct TrimResult {
   std::uint64_t entries = 0;
   Offset first;                      // that is kept
   std::optional<TrimHolder> holder;  // that did not let all go which should
+  bool goal_is_old = false;          // it ended there: read the settings again and go on
 };
 // `passed_over`: groups, and where. Registers the topic's groups where they are missing. `between`: called
 // before each further step; false ends it. Throws Error{loss} when the log is gone, or does not begin where

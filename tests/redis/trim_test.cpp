@@ -25,6 +25,10 @@ namespace {
 
 const auto on = [] { return true; };
 
+TrimStand stand_of(const GroupState& state) {
+  return {state.cursor.entry, state.run, state.moved};
+}
+
 // A topic with groups whose cursors the test moves, and entries whose times it chooses.
 class Trimming {
  public:
@@ -63,8 +67,7 @@ class Trimming {
                   entries == 0 ? "0-0" : ids_.at(entries - 1));
   }
   [[nodiscard]] TrimStand stand(const std::string& group) {
-    const auto state = *parse_group(data_.command("HGETALL", key(group))[0]);
-    return {state.cursor.entry, state.run, state.moved};
+    return stand_of(*parse_group(data_.command("HGETALL", key(group))[0]));
   }
   [[nodiscard]] static std::string key(const std::string& group) {
     return group_key("t", Partition(0), group);
@@ -284,6 +287,28 @@ TEST_SUITE("trim") {
     CHECK(trimming.trim_before(SystemTime(Milliseconds(1))).entries == 0);
   }
 
+  TEST_CASE("nothing goes by settings that were read a while ago") {
+    Trimming trimming;
+    trimming.append(5);
+    TopicSettings settings;
+    apply_setting(settings, "retention=1ms");
+    const auto now = trimming.data().command("TIME");
+    const SystemTime time(Milliseconds(now[0][0].integer() * 1000));
+    TrimGoal goal = goal_of(settings, time + std::chrono::hours(1));
+    goal.read = time - std::chrono::seconds(2);
+    const auto trim = [&] {
+      return trim_log(trimming.session(), trimming.data().topic(), Partition(0), goal, {}, TrimHead::recorded,
+                      on);
+    };
+    TrimResult result = trim();
+    CHECK(result.goal_is_old);
+    CHECK(result.entries == 0);
+    goal.read = time + std::chrono::seconds(1);
+    result = trim();
+    CHECK_FALSE(result.goal_is_old);
+    CHECK(result.entries == 6);
+  }
+
   TEST_CASE("a trimmer that does not know a group of the partition removes nothing") {
     Trimming trimming;
     trimming.append(5);
@@ -472,8 +497,8 @@ TEST_SUITE("trim") {
       left = 0;
     }
     goal.before = SystemTime(Milliseconds(std::int64_t{1} << 50));
-    (void)trim_log(*session, work.data().topic(), Partition(0), goal, {{"g", work.state().cursor.entry}},
-                   TrimHead::recorded, on);
+    (void)trim_log(*session, work.data().topic(), Partition(0), goal,
+                   {TrimGroup{"g", stand_of(work.state())}}, TrimHead::recorded, on);
     if (left == 0) {
       work.data().append(0, {event_line("new", "k")});
       left = 1;

@@ -4,9 +4,9 @@
 -- KEYS log meta group…
 -- ARGV 1 log id  2 before (ms; 0: none is too old)  3 bytes that the log may have (or nothing)  4 entries at most
 --      5 bytes at most  6 recorded|any (whether the head must be where the last trim left it)
---      7 nodes that MEMORY USAGE looks at
+--      7 nodes that MEMORY USAGE looks at  8 when the settings were read that want this (ms; or nothing)
 --      per group: name, "ENTRY RUN MOVED" at which it may be passed over (or nothing: never)
--- -> OK entries first-offset done|more|held group since | RETRY [group in meta …] | HEAD first-offset | NOLOG
+-- -> OK entries first-offset done|more|held group since | RETRY [group in meta …] | HEAD first-offset | OLD | NOLOG
 local meta, known = {}, {}
 local fields = redis.call('HGETALL', KEYS[2])
 for i = 1, #fields, 2 do
@@ -15,13 +15,18 @@ for i = 1, #fields, 2 do
 end
 if meta['id'] ~= ARGV[1] then return {'NOLOG'} end
 local before, entries_max, bytes_max = tonumber(ARGV[2]), tonumber(ARGV[4]), tonumber(ARGV[5])
-if not (before and entries_max and bytes_max and (ARGV[3] == '' or tonumber(ARGV[3])))
-  or #ARGV ~= 7 + 2 * (#KEYS - 2) then
+if not (before and entries_max and bytes_max and (ARGV[3] == '' or tonumber(ARGV[3])) and (ARGV[8] == '' or tonumber(ARGV[8])))
+  or #ARGV ~= 8 + 2 * (#KEYS - 2) then
   return redis.error_reply('ERR trim: bad argument')
+end
+-- By settings that were changed since nothing goes, however long the caller was stopped.
+if ARGV[8] ~= '' then
+  local now = redis.call('TIME')
+  if tonumber(now[1]) * 1000 + tonumber(now[2]) / 1000 - tonumber(ARGV[8]) > 2000 then return {'OLD'} end
 end
 -- Whoever trims must know every group that is registered here, and no others.
 local named = 0
-for i = 8, #ARGV, 2 do
+for i = 9, #ARGV, 2 do
   if not meta['group:' .. ARGV[i]] then return {'RETRY', known} end
   named = named + 1
 end
@@ -37,10 +42,10 @@ for i = 1, named do
   -- One whose state is gone has passed nothing.
   local entry = h[1] or '0-0'
   -- A group that goes on, or was registered anew since somebody looked, is not what was looked at.
-  if not h[1] or ARGV[7 + 2 * i] ~= entry .. ' ' .. (h[3] or '1') .. ' ' .. (h[2] or '0') then
+  if not h[1] or ARGV[8 + 2 * i] ~= entry .. ' ' .. (h[3] or '1') .. ' ' .. (h[2] or '0') then
     local ms, seq = parts(entry)
     if not least_ms or ms < least_ms or (ms == least_ms and seq < least_seq) then
-      least_ms, least_seq, holder, moved = ms, seq, ARGV[6 + 2 * i], tonumber(h[2] or '0') or 0
+      least_ms, least_seq, holder, moved = ms, seq, ARGV[7 + 2 * i], tonumber(h[2] or '0') or 0
     end
   end
 end

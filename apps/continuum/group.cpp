@@ -267,8 +267,7 @@ int forget(const Context& context, const GroupArguments& args) {
          args.group, args.topic, what);
   }
   Audit audit(*session, args, fmt::format("group forget -g {}", args.group));
-  audit.begin(what);
-  forget_group(*session, topic, args.group, operator_name() + " (group forget)");
+  forget_group(*session, topic, args.group, operator_name() + " (group forget)", [&] { audit.begin(what); });
   audit.done(what);
   Output out;
   if (context.json) {

@@ -277,9 +277,9 @@ int run_seek(const Context& context, const SeekArguments& args) {
               fmt::format("group seek -g {}{} {} {}", args.group.group,
                           args.group.partitions == "all" ? "" : " -p " + args.group.partitions,
                           args.to ? "--to" : "--from-file", args.to ? *args.to : *args.from_file));
-  audit.begin(moves_text(moves));
   moves = seek(*session, place.topic, args.group.group, place.partitions, target,
-               operator_name() + " (group seek)");
+               operator_name() + " (group seek)",
+               [&](const std::vector<Move>& now) { audit.begin(moves_text(now)); });
   audit.done(moves_text(moves));
   show_moves(context, args.group, moves, "moved");
   return 0;
@@ -351,17 +351,18 @@ int run_skip(const Context& context, const SkipArguments& args) {
     say_dry_run(context, args.group);
     return 0;
   }
-  const Skip planned = plan_skip(*session, place.topic, args.group.group, partition, range);
-  const std::string touched = fmt::format("partition {}, offsets {} to {}", partition, planned.from.offset,
-                                          planned.events.back().offset);
+  const auto touched = [&](const Skip& skip) {
+    return fmt::format("partition {}, offsets {} to {}", partition, skip.from.offset,
+                       skip.events.back().offset);
+  };
   Audit audit(
       *session, args.group,
       fmt::format("group skip -g {} -p {}{}", args.group.group, partition,
                   args.to ? fmt::format(" --to {}", *args.to) : fmt::format(" --count {}", range.count)));
-  audit.begin(touched);
-  const Skip done = skip(*session, place.topic, args.group.group, partition, range,
-                         operator_name() + " (group skip)", "skipped by " + operator_and_why(args.group));
-  audit.done(touched);
+  const Skip done =
+      skip(*session, place.topic, args.group.group, partition, range, operator_name() + " (group skip)",
+           "skipped by " + operator_and_why(args.group), [&](const Skip& now) { audit.begin(touched(now)); });
+  audit.done(touched(done));
   show_skip(context, args.group, partition, done, "skipped");
   say(context, fmt::format("kept as dead letters of handler {}: `continuum dead show -t {} -g {} -p {}`",
                            printable(done.handler), args.group.topic, args.group.group, partition));

@@ -60,7 +60,7 @@ struct GroupPlace {
 class Audit {
  public:
   Audit(redis::Session& session, const GroupArguments& arguments, std::string what);
-  // Before something is destroyed or moved.
+  // Before something is destroyed or moved, and when nothing speaks against it any more.
   void begin(std::string_view touched);
   void done(std::string_view touched);
 

@@ -16,8 +16,8 @@ inline constexpr std::uint64_t audit_entries_max = 10'000;  // older ones are fo
 
 struct AuditEntry {
   EntryId id;  // when, by the server's clock; zero before it is stored
-  // What destroys or moves something says so before and after: a "begun" without its "done" was killed on the
-  // way.
+  // What destroys or moves something says so before and after: a "begun" without its "done" was killed, or
+  // failed, on the way. What is refused says nothing.
   enum class Step : std::uint8_t { begun, done } step = Step::done;
   std::string who;   // USER@HOST
   std::string what;  // the command, without secrets

@@ -344,8 +344,8 @@ void require_movable(const Topic& topic, std::string_view group, const std::vect
 }
 
 std::vector<Move> seek(redis::Session& session, const Topic& topic, std::string_view group,
-                       std::span<const Partition> partitions, const SeekTarget& target,
-                       std::string_view who) {
+                       std::span<const Partition> partitions, const SeekTarget& target, std::string_view who,
+                       const std::function<void(const std::vector<Move>&)>& begins) {
   OperatorLeases leases(session, topic, std::string(group), std::string(who));
   (void)leases.take_all(partitions);
   std::vector<Partition> ours;
@@ -354,6 +354,9 @@ std::vector<Move> seek(redis::Session& session, const Topic& topic, std::string_
   }
   std::vector<Move> moves = plan_seek(session, topic, group, ours, target);
   require_movable(topic, group, moves);
+  if (begins) {
+    begins(moves);
+  }
   leases.renew();
   redis::Request request;
   for (const Move& move : moves) {
@@ -507,7 +510,8 @@ Skip plan_skip(redis::Session& session, const Topic& topic, std::string_view gro
 }
 
 Skip skip(redis::Session& session, const Topic& topic, std::string_view group, Partition partition,
-          const SkipRange& range, std::string_view who, std::string_view reason) {
+          const SkipRange& range, std::string_view who, std::string_view reason,
+          const std::function<void(const Skip&)>& begins) {
   // What it halted about is told by the state that the lease of ours overwrites.
   const std::vector<Partition> one{partition};
   const auto before = group_states(session, topic, group, one).front();
@@ -519,6 +523,9 @@ Skip skip(redis::Session& session, const Topic& topic, std::string_view group, P
   if (before->state == "halted" && before->cursor.offset == skipped.from.offset) {
     skipped.state = *before;
     skipped.handler = before->handler.empty() ? skipped.handler : before->handler;
+  }
+  if (begins) {
+    begins(skipped);
   }
   Acquired& lease = leases.of(partition);
   const GroupKeys keys(topic.name, partition, group);
@@ -590,10 +597,14 @@ std::vector<Remains> remains_of(redis::Session& session, const Topic& topic, std
   return all;
 }
 
-void forget_group(redis::Session& session, const Topic& topic, std::string_view group, std::string_view who) {
+void forget_group(redis::Session& session, const Topic& topic, std::string_view group, std::string_view who,
+                  const std::function<void()>& begins) {
   const std::vector<Partition> partitions = topic.partitions();
   OperatorLeases leases(session, topic, std::string(group), std::string(who));
   (void)leases.take_all(partitions);
+  if (begins) {
+    begins();
+  }
   // First the topic: a worker that starts now finds no group that it could register again.
   unregister_group(session, topic, group);
   leases.renew();

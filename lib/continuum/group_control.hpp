@@ -11,6 +11,7 @@
 #include "continuum/types.hpp"
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <optional>
 #include <span>
@@ -64,9 +65,11 @@ struct Move {
 // Throws Error{usage} naming the partition and the command that helps when some move must not be made.
 void require_movable(const Topic& topic, std::string_view group, const std::vector<Move>& moves);
 // Plans again and moves, under the leases, which are given back. Throws Error{fenced} while a worker has one,
-// then nothing was moved. It may be killed at any moment and run again.
+// then nothing was moved. It may be killed at any moment and run again. `begins`: called with what is moved
+// when nothing speaks against it any more, directly before.
 std::vector<Move> seek(redis::Session& session, const Topic& topic, std::string_view group,
-                       std::span<const Partition> partitions, const SeekTarget& target, std::string_view who);
+                       std::span<const Partition> partitions, const SeekTarget& target, std::string_view who,
+                       const std::function<void(const std::vector<Move>&)>& begins = {});
 
 // --- skip
 
@@ -93,9 +96,10 @@ struct Skip {
 [[nodiscard]] Skip plan_skip(redis::Session& session, const Topic& topic, std::string_view group,
                              Partition partition, const SkipRange& range);
 // Does it: the cursor passes the events, which become dead letters in the same commits. `reason`: by whom and
-// why.
+// why. `begins`: as for seek().
 Skip skip(redis::Session& session, const Topic& topic, std::string_view group, Partition partition,
-          const SkipRange& range, std::string_view who, std::string_view reason);
+          const SkipRange& range, std::string_view who, std::string_view reason,
+          const std::function<void(const Skip&)>& begins = {});
 
 // --- leases
 
@@ -117,6 +121,8 @@ struct Remains {
 [[nodiscard]] std::vector<Remains> remains_of(redis::Session& session, const Topic& topic,
                                               std::string_view group);
 // Removes it from the topic, then from its partitions. Throws Error{fenced} while a worker has a lease.
-void forget_group(redis::Session& session, const Topic& topic, std::string_view group, std::string_view who);
+// `begins`: as for seek().
+void forget_group(redis::Session& session, const Topic& topic, std::string_view group, std::string_view who,
+                  const std::function<void()>& begins = {});
 
 }  // namespace continuum

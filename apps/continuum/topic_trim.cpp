@@ -272,9 +272,11 @@ class Trim {
               "kept. {}",
               topic_.name, group, exact_duration(limit), partition_text(partitions),
               group == archive_group
-                  ? fmt::format("What is not archived is not trimmed, not even with --force: start its "
-                                "worker, or `continuum group forget -t {} -g {}`",
-                                topic_.name, group)
+                  ? fmt::format(
+                        "What is not archived is not trimmed, not even with --force: start its "
+                        "worker. Or end the archive: `continuum group forget -t {} -g {} --yes`; what "
+                        "is not archived is then free to be trimmed, and is in no archive",
+                        topic_.name, group)
                   : fmt::format("`continuum inspect why -t {} -g {}` says why; --force trims over it: it "
                                 "loses these events",
                                 topic_.name, group)));

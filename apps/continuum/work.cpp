@@ -11,6 +11,7 @@
 
 #include "continuum/error.hpp"
 #include "continuum/event.hpp"
+#include "continuum/group_control.hpp"
 #include "continuum/handler_file.hpp"
 #include "continuum/names.hpp"
 #include "continuum/service_notify.hpp"
@@ -44,12 +45,12 @@ From parse_from(const std::string& text) {
 }
 
 // As register_group() takes it.
-std::optional<std::string> policy_of(const std::optional<From>& from, redis::Session& session) {
+std::optional<std::string> policy_of(const std::optional<From>& from,
+                                     const std::optional<SystemTime>& since) {
   if (!from) {
     return std::nullopt;
   }
-  return from->moment ? fmt::format("since {}", resolve(*from->moment, session).time_since_epoch().count())
-                      : from->end_of_log;
+  return since ? fmt::format("since {}", since->time_since_epoch().count()) : from->end_of_log;
 }
 
 struct Arguments {
@@ -187,6 +188,17 @@ void complete_archive(Arguments& args) {
   args.from = From{"start", std::nullopt};
 }
 
+// A group that begins at a time whose events are gone begins with what is kept.
+void warn_of_cut(const Context& context, redis::Session& session, const Topic& topic, SystemTime from) {
+  const std::vector<Partition> cut = cut_since(session, topic, topic.partitions(), from);
+  if (!cut.empty()) {
+    say(context,
+        fmt::format("topic {}: events from {} on may have been removed from {}: the group begins there "
+                    "with the oldest that is kept",
+                    topic.name, format_time(from), partition_text(cut)));
+  }
+}
+
 int run_work(const Context& context, Arguments args) {
   complete_archive(args);
   if (!args.group) {
@@ -209,7 +221,15 @@ int run_work(const Context& context, Arguments args) {
     args.work.emit_to = topic_to_write_to(context, *session, *args.emit,
                                           args.create ? MissingTopic::create : MissingTopic::refuse);
   }
-  register_group(*session, topic, args.work.group, policy_of(args.from, *session));
+  const bool is_new = !topic.groups.contains(args.work.group);
+  std::optional<SystemTime> since;
+  if (args.from && args.from->moment) {
+    since = resolve(*args.from->moment, *session);
+  }
+  register_group(*session, topic, args.work.group, policy_of(args.from, since));
+  if (is_new && since) {
+    warn_of_cut(context, *session, topic, *since);
+  }
   warn_of_loss(context, *session);
   args.work.requests_fd = request_descriptor(hang_up);
   return finish(context, args, work(*session, topic, args.work));

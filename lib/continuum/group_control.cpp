@@ -108,6 +108,35 @@ std::vector<Partition> unregistered(redis::Session& session, const Topic& topic,
   return missing;
 }
 
+namespace {
+
+bool is_cut_since(const LogEnds& ends, SystemTime time) {
+  const bool is_cut = ends.first() > Offset(0) || !ends.head_loss.empty();
+  const auto from = static_cast<std::uint64_t>(std::max<std::int64_t>(0, time.time_since_epoch().count()));
+  return is_cut && ends.newest_removed().milliseconds >= from;
+}
+
+}  // namespace
+
+std::vector<Partition> cut_since(redis::Session& session, const Topic& topic,
+                                 std::span<const Partition> partitions, SystemTime time) {
+  std::vector<Partition> cut;
+  in_chunks(partitions, [&](std::span<const Partition> some) {
+    redis::Request request;
+    for (const Partition partition : some) {
+      request_ends(request, topic.name, partition);
+    }
+    const redis::Replies replies = session.call(std::move(request));
+    for (std::size_t i = 0; i < some.size(); ++i) {
+      const LogEnds ends = parse_ends(replies[2 * i], replies[2 * i + 1], topic.name, some[i], topic.log_id);
+      if (ends.loss.empty() && is_cut_since(ends, time)) {
+        cut.push_back(some[i]);
+      }
+    }
+  });
+  return cut;
+}
+
 std::vector<Partition> set_paused(redis::Session& session, const Topic& topic, std::string_view group,
                                   std::span<const Partition> partitions, std::string_view paused) {
   std::vector<Partition> done;
@@ -259,10 +288,7 @@ class SeekPlanner {
 
   // What was removed may be what the time asks for: it is not passed over in silence.
   void require_kept(Partition partition, const LogEnds& ends) const {
-    const bool is_cut = ends.first() > Offset(0) || !ends.head_loss.empty();
-    const auto time =
-        static_cast<std::uint64_t>(std::max<std::int64_t>(0, target_.time.time_since_epoch().count()));
-    if (is_cut && ends.newest_removed().milliseconds >= time) {
+    if (is_cut_since(ends, target_.time)) {
       fail(ErrorKind::loss, "{}: events from {} on may have been removed from the log. {}",
            place(topic_.name, partition), format_time(target_.time), what_is_kept(ends));
     }

@@ -35,6 +35,10 @@ void require_group(const Topic& topic, std::string_view group);
                                                   std::string_view group,
                                                   std::span<const Partition> partitions);
 
+// Those of the partitions from whose logs events may have been removed that were stored at the time or later.
+[[nodiscard]] std::vector<Partition> cut_since(redis::Session& session, const Topic& topic,
+                                               std::span<const Partition> partitions, SystemTime time);
+
 // `paused`: by whom and why, for people; empty: go on. A worker sees it with its next renewal. Returns the
 // partitions where the group is registered.
 std::vector<Partition> set_paused(redis::Session& session, const Topic& topic, std::string_view group,

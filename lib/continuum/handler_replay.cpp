@@ -97,14 +97,17 @@ struct HandlerReplay::Impl {
     std::uint64_t more = 0;
     if (stop && ::read(stop->native_handle(), &more, sizeof more) == static_cast<ssize_t>(sizeof more)) {
       stops += more;
-      drained_at = std::min(drained_at, Clock::now() + settings.drain_within);
       end_by(Over::stopped);
       wake.notify();
     }
   }
 
   void end_by(Over why) {
-    over = over.value_or(why);
+    if (!over) {
+      over = why;
+      // A handler that never ends would hold the cursor, and so all later runs, for ever.
+      drained_at = Clock::now() + settings.drain_within;
+    }
     for (const auto& [partition, part] : parts) {
       part->sink->finish();
     }
@@ -117,8 +120,6 @@ struct HandlerReplay::Impl {
     // Before anything else that has come meanwhile: its end must not let the next one begin.
     count_stops();
     if (deadline && now >= *deadline) {
-      // One that never ends would hold the cursor, and so all later runs, for ever.
-      drained_at = std::min(drained_at, *deadline + settings.drain_within);
       end_by(Over::time_max);
     }
     if (now < look_at) {

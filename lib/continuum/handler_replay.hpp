@@ -27,7 +27,7 @@ struct HandlerReplayOptions {
   std::vector<std::string> environment;  // NAME=value, as a worker's
   // From the first give() on; then it is over as by a first request to stop.
   std::optional<Milliseconds> time_max;
-  // After a request to stop, or time_max, how long what runs may take before it is killed.
+  // Once it is over, for whatever reason, how long what runs may take before it is killed.
   Milliseconds drain_within{30'000};
   // A handler that is down for longer ends the replay.
   Milliseconds down_max{60'000};

@@ -301,6 +301,32 @@ TEST_CASE("a handler that never ends is killed some time after the replay's") {
   CHECK(said.find("what still runs, 100ms after the end, is killed") != std::string::npos);
 }
 
+TEST_CASE("a handler that never ends is killed some time after another event halted the replay") {
+  const RedisServer server;
+  const auto session = server.session();
+  LogData data(*session, 1);
+  data.append(0, {event_line("slow", "a"), event_line("bad", "b")});
+  const Place place;
+  std::string said;
+  HandlerReplayOptions options =
+      with(place.handler("if test $CONTINUUM_ID = slow; then touch began; exec sleep 100; fi; "
+                         "until test -e began; do sleep 0.01; done; exit 65"));
+  options.handlers[0].on_failure = OnFailure::halt;
+  options.handlers[0].concurrency = 2;
+  options.drain_within = Milliseconds(100);
+  options.say = [&](const std::string& text) { said += text; };
+  const auto began = std::chrono::steady_clock::now();
+  {
+    HandlerReplay handlers(data.topic(), options);
+    Replay replay(*session, data.topic(), {});
+    const ResumeAt at = play(replay, handlers);
+    CHECK(handlers.over() == HandlerReplay::Over::halted);
+    CHECK(at.places.at(Partition(0)).offset == Offset(0));
+  }
+  CHECK(std::chrono::steady_clock::now() - began < std::chrono::seconds(50));
+  CHECK(said.find("what still runs, 100ms after the end, is killed") != std::string::npos);
+}
+
 TEST_CASE("what handlers have done is taken without waiting for more") {
   const RedisServer server;
   const auto session = server.session();

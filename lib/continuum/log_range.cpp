@@ -5,6 +5,7 @@
 #include "continuum/topic_archive.hpp"
 
 #include <algorithm>
+#include <functional>
 #include <limits>
 #include <span>
 
@@ -41,10 +42,40 @@ class RangeFinder {
       : session_(session), topic_(topic), options_(options), archive_(archive) {}
 
   void find(std::span<const Partition> partitions, std::vector<LogRange>& out) {
+    const redis::Replies replies = ask(partitions, Asking::together);
+    bool is_full = false;
+    for (std::size_t i = 0; i < replies.size(); ++i) {
+      is_full = is_full || (replies[i].is_error() && replies[i].text().starts_with("OOM"));
+    }
+    if (!is_full) {
+      read(partitions, replies, Asking::together, out);
+      return;
+    }
+    const auto known = static_cast<std::ptrdiff_t>(out.size());
+    try {
+      read(partitions, ask(partitions, Asking::one_by_one), Asking::one_by_one, out);
+    } catch (const Error& error) {
+      if (error.kind() != ErrorKind::loss) {
+        throw;
+      }
+      // Or it was trimmed between two answers.
+      out.erase(out.begin() + known, out.end());
+      read(partitions, ask(partitions, Asking::one_by_one), Asking::one_by_one, out);
+    }
+  }
+
+ private:
+  // A full server takes no transactions, not even to read. It takes no events either, so that a log and its
+  // state agree without one, unless it is just being trimmed.
+  enum class Asking : std::uint8_t { together, one_by_one };
+
+  redis::Replies ask(std::span<const Partition> partitions, Asking asking) {
     redis::Request request;
     for (const Partition partition : partitions) {
       const std::string key = log_key(topic_.name, partition);
-      request.command("MULTI");
+      if (asking == Asking::together) {
+        request.command("MULTI");
+      }
       request_ends(request, topic_.name, partition);
       if (since_bounds()) {
         const std::string before = fmt::format("({}-0", milliseconds_of(*options_.since));
@@ -53,21 +84,39 @@ class RangeFinder {
       if (until_bounds()) {
         request.command("XRANGE", key, milliseconds_of(*options_.until), "+", "COUNT", 1);
       }
-      request.command("EXEC");
+      if (asking == Asking::together) {
+        request.command("EXEC");
+      }
     }
-    const redis::Replies replies = session_.call(std::move(request));
+    if (asking == Asking::together) {
+      request.keep_errors().keep_full();
+    }
+    return session_.call(std::move(request));
+  }
+
+  // To the commands about one partition, in their order.
+  using Answers = std::function<redis::Reply(std::size_t)>;
+
+  void read(std::span<const Partition> partitions, const redis::Replies& replies, Asking asking,
+            std::vector<LogRange>& out) const {
     const std::size_t each = replies.size() / partitions.size();
     for (std::size_t i = 0; i < partitions.size(); ++i) {
-      out.push_back(range_of(partitions[i], replies[(i + 1) * each - 1]));
+      const redis::Reply last = replies[(i + 1) * each - 1];
+      if (asking == Asking::together && last.is_error()) {
+        fail(ErrorKind::usage, "{}: the server refuses to show it: {}", place(topic_.name, partitions[i]),
+             last.text());
+      }
+      out.push_back(range_of(partitions[i], [&](std::size_t k) {
+        return asking == Asking::together ? last[k] : replies[i * each + k];
+      }));
     }
   }
 
- private:
   [[nodiscard]] bool since_bounds() const { return options_.since && options_.times_bound(); }
   [[nodiscard]] bool until_bounds() const { return options_.until && options_.times_bound(); }
 
-  LogRange range_of(Partition partition, redis::Reply answers) const {
-    const LogEnds ends = parse_ends(answers[0], answers[1], topic_.name, partition, topic_.log_id);
+  LogRange range_of(Partition partition, const Answers& answers) const {
+    const LogEnds ends = parse_ends(answers(0), answers(1), topic_.name, partition, topic_.log_id);
     if (!ends.loss.empty()) {
       throw Error(ErrorKind::loss, ends.loss);
     }
@@ -81,11 +130,11 @@ class RangeFinder {
     range.generation = ends.state.generation;
     std::size_t answer = 2;
     if (options_.resume) {
-      if (!since_bounds() || !begins_later(range, kept, answers[answer++])) {
+      if (!since_bounds() || !begins_later(range, kept, answers(answer++))) {
         go_on(range, kept);
       }
     } else if (since_bounds()) {
-      begin_at_time(range, kept, answers[answer++]);
+      begin_at_time(range, kept, answers(answer++));
     } else if (options_.from) {
       begin_at_offset(range, kept);
     } else {
@@ -101,7 +150,7 @@ class RangeFinder {
       range.expected = range.from;
     }
     if (until_bounds()) {
-      end_at_time(range, kept, answers[answer]);
+      end_at_time(range, kept, answers(answer));
     }
     if (options_.resume) {
       // The end in time may have been passed long ago.

@@ -586,6 +586,24 @@ TEST_SUITE("trim") {
       (void)seek(*session, topic, "a", all, target, "test");
       CHECK(group_states(*session, topic, "a", all).front()->cursor.offset == offset);
     }
+    SeekTarget target;
+    target.to = SeekTarget::To::offsets;
+    target.offsets[Partition(0)] = Offset(1);
+    (void)seek(*session, topic, "a", all, target, "test");
+    CHECK(group_states(*session, topic, "a", all).front()->cursor.offset == Offset(1));
+  }
+
+  TEST_CASE("a full server says what its logs have, and in which range of time") {
+    Trimming trimming;
+    trimming.append(3);
+    trimming.data().command("CONFIG", "SET", "maxmemory", 1);
+    const auto session = impatient(trimming.server().url());
+    RangeOptions options;
+    options.since = SystemTime(Milliseconds(1));
+    options.until = SystemTime(Milliseconds(std::int64_t{1} << 50));
+    const LogRange range = find_ranges(*session, trimming.data().topic(), {Partition(0)}, options).front();
+    CHECK(range.from == Offset(0));
+    CHECK(range.stop == Offset(3));
   }
 
   TEST_CASE("a worker of a group that is registered everywhere starts on a full server, and handles events") {

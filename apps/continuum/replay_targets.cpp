@@ -59,6 +59,7 @@ class TopicTarget final : public Target {
 
   void give(const EventRun& run) override { copy_.give(run); }
   void flush() override { copy_.flush(); }
+  void stop_by(int descriptor) override { session_->stop_by(descriptor); }
   [[nodiscard]] const CopiedTo* copied() const override { return &copy_.copied(); }
   void describe(JsonObject& summary) const override {
     summary.add("stored", copy_.stored()).add("duplicates", copy_.duplicates());

@@ -225,6 +225,10 @@ class Session {
 
   // All answers, in order. Throws for error answers unless request.keep_errors().
   Replies call(Request request);
+  // A descriptor that is readable once somebody wants an end, and outlives this: from then on a call has a
+  // second for its answers, and throws Error{interrupted} when they have not come. So does every call after
+  // it.
+  void stop_by(int descriptor);
   [[nodiscard]] const ServerFacts& facts() const;
   [[nodiscard]] const Address& address() const;
 

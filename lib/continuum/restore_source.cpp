@@ -1,0 +1,133 @@
+#include "continuum/restore_source.hpp"
+
+#include "continuum/archive_index.hpp"
+#include "continuum/archive_segment.hpp"
+#include "continuum/archive_topic.hpp"
+#include "continuum/error.hpp"
+#include "continuum/names.hpp"
+#include "continuum/restore_generations.hpp"
+
+#include <algorithm>
+
+namespace continuum {
+
+namespace {
+
+constexpr std::size_t header_window_bytes = 4096;
+
+}  // namespace
+
+RestoreSource::RestoreSource(const std::string& path, const std::string& topic)
+    : archive_(path), topic_(archived_topic(topic)), missing_(topic_.partitions()) {
+  for (const Partition partition : archive_.partitions(topic_.name)) {
+    if (!has_entries(partition)) {
+      continue;
+    }
+    require_ring(partition);
+    partitions_.push_back(partition);
+    std::erase(missing_, partition);
+  }
+  if (partitions_.empty()) {
+    fail(ErrorKind::usage, "{} has no archive of any partition of topic {}", printable(archive_.path()),
+         topic_.name);
+  }
+  for (const Partition partition : partitions_) {
+    look_at_end(partition);
+  }
+}
+
+Topic RestoreSource::archived_topic(const std::string& name) const {
+  const auto topics = archive_.topics();
+  if (std::ranges::find(topics, name) == topics.end()) {
+    fail(ErrorKind::usage, "{} has no topic {}{}", printable(archive_.path()), printable(name),
+         hint_of(name, topics));
+  }
+  auto topic = read_archived_topic(archive_, name);
+  if (!topic) {
+    fail(ErrorKind::loss,
+         "{}/{}/{} is missing: it says what the ring of the topic is. Put a copy of it there",
+         printable(archive_.path()), name, archived_topic_name);
+  }
+  return *std::move(topic);
+}
+
+std::string RestoreSource::topic_path() const {
+  return fmt::format("{}/{}/{}", printable(archive_.path()), topic_.name, archived_topic_name);
+}
+
+bool RestoreSource::has_entries(Partition partition) const {
+  return read(partition, std::nullopt)->first_offset().has_value();
+}
+
+void RestoreSource::require_ring(Partition partition) const {
+  if (born_in(topic_, partition) == Generation(0)) {
+    fail(ErrorKind::loss,
+         "{} knows no ring that has partition {}, and there is an archive of it: the file is an older copy. "
+         "Put the latest one in its place",
+         topic_path(), partition);
+  }
+}
+
+// Frames are in an index once they are on the disk: what it has and the segment has not is damage, and not
+// what a writer that died left.
+void RestoreSource::look_at_end(Partition partition) {
+  const PartitionDirectory directory(archive_, topic_.name, partition);
+  const auto identity = find_identity(directory);
+  const Offset first = directory.contents().segments.back();
+  // Before the segment, which a writer may be appending to.
+  const std::string known = read_index(directory, *identity, first);
+  SegmentFile segment(directory, first, header_window_bytes);
+  SegmentScanner scanner(segment, *identity, 0, first);
+  Offset next = first;
+  for (auto item = scanner.next(); !std::holds_alternative<SegmentScanner::End>(item);
+       item = scanner.next()) {
+    if (const auto* frame = std::get_if<ArchivedFrame>(&item)) {
+      next = frame->header.next();
+    } else if (const auto& damage = std::get<SegmentDamage>(item); damage.kind == SegmentDamage::Kind::tail) {
+      const std::string what = fmt::format("{}, {}, byte {}: {}", printable(segment.path()),
+                                           range_text(damage.from, damage.to), damage.position, damage.why);
+      if (damage.position < indexed_bytes(known, *identity, first)) {
+        fail(ErrorKind::loss,
+             "{}. Its index has a record of that: it was whole once. Put a copy of the file in its place; "
+             "when there is none, `continuum archive verify {}` says what is lost, and without its index "
+             "what lies before it can be restored",
+             what, printable(archive_.path()));
+      }
+      notices_.push_back(what + ". That was being written, and is not restored");
+    }
+  }
+  if (indexed_bytes(known, *identity, first) > segment.bytes()) {
+    fail(ErrorKind::loss,
+         "{} has {} bytes, and its index has records of more: it was cut off. Put a whole copy of the file "
+         "in its place; when there is none, remove the index, and what the segment has can be restored",
+         printable(segment.path()), segment.bytes());
+  }
+  ends_[partition] = next;
+}
+
+std::unique_ptr<ArchiveReader> RestoreSource::read(Partition partition, std::optional<Offset> from) const {
+  ArchiveChoice choice;
+  choice.from = from;
+  return std::make_unique<ArchiveReader>(archive_, topic_.name, partition, topic_.log_id, std::move(choice));
+}
+
+void RestoreSource::require_generation(Partition partition, const ArchivedEntry& entry) const {
+  if (!entry.barrier()) {
+    if (!topic_.rings.contains(entry.generation)) {
+      fail(ErrorKind::loss,
+           "{} has no ring of generation {}, and {} has events of it from offset {} on: the file is an older "
+           "copy. Put the latest one in its place",
+           topic_path(), entry.generation, place(topic_.name, partition), entry.first);
+    }
+    return;
+  }
+  if (const Generation newest = topic_.rings.rbegin()->first;
+      entry.generation.value > std::uint64_t{newest.value} + unknown_generations_max) {
+    fail(ErrorKind::loss,
+         "{} has a barrier of generation {} before offset {}, and the newest ring in {} is of generation {}: "
+         "the file is an older copy, or the barrier is damaged",
+         place(topic_.name, partition), entry.generation, entry.first, topic_path(), newest);
+  }
+}
+
+}  // namespace continuum

@@ -194,19 +194,38 @@ struct RestoreArguments {
   bool dry_run = false;
 };
 
+std::string json_of(const RestoreSummary& summary, RestoreMode mode) {
+  std::vector<std::string> partitions;
+  for (const auto& partition : summary.partitions) {
+    partitions.push_back(JsonObject()
+                             .add("partition", partition.partition)
+                             .add("first", partition.first)
+                             .add("next", partition.next)
+                             .text());
+  }
+  JsonObject object;
+  if (mode == RestoreMode::dry_run) {
+    object.add("dry_run", true);
+  }
+  object.add("topic", summary.topic);
+  if (!summary.log_id.empty()) {
+    object.add("log", summary.log_id);
+  }
+  return object.add("generation", summary.active)
+      .add("events", summary.events())
+      .add_raw("partitions", json_array(partitions))
+      .text();
+}
+
 constexpr Milliseconds restore_retry_for{60'000};
 
 int restore(const Context& context, RestoreArguments arguments) {
   auto& options = arguments.restore;
   options.missing = arguments.allow_missing ? MissingPartitions::empty : MissingPartitions::refuse;
+  options.mode = arguments.dry_run ? RestoreMode::dry_run : RestoreMode::act;
   const std::uint64_t total = events_to_restore(arguments.directory, options);
-  const std::string name = options.to.value_or(options.topic);
-  if (arguments.dry_run) {
-    Output().line(fmt::format("would restore topic {}: {} events", name, format_count(total))).flush();
-    return 0;
-  }
   redis::ClientOptions client;
-  client.needs.access = redis::Needs::Access::write;
+  client.needs.access = arguments.dry_run ? redis::Needs::Access::read : redis::Needs::Access::write;
   client.retry_for = restore_retry_for;
   const auto session = connect(context, client);
   warn_of_loss(context, *session);
@@ -219,21 +238,10 @@ int restore(const Context& context, RestoreArguments arguments) {
   }
   Output out;
   if (context.json) {
-    std::vector<std::string> partitions;
-    for (const auto& partition : summary.partitions) {
-      partitions.push_back(JsonObject()
-                               .add("partition", partition.partition)
-                               .add("first", partition.first)
-                               .add("next", partition.next)
-                               .text());
-    }
-    out.line(JsonObject()
-                 .add("topic", summary.topic)
-                 .add("log", summary.log_id)
-                 .add("generation", summary.active)
-                 .add("events", summary.events())
-                 .add_raw("partitions", json_array(partitions))
-                 .text());
+    out.line(json_of(summary, options.mode));
+  } else if (arguments.dry_run) {
+    out.line(fmt::format("would restore topic {}: {} events in {} partitions, generation {}", summary.topic,
+                         format_count(summary.events()), summary.partitions.size(), summary.active));
   } else if (!context.quiet) {
     out.line(fmt::format("topic {} restored: {} events in {} partitions, generation {}", summary.topic,
                          format_count(summary.events()), summary.partitions.size(), summary.active));

@@ -24,7 +24,7 @@ class Restore {
         source_(path, options.topic),
         notices_(source_.notices()),
         rings_(source_.topic()),
-        topic_(session, source_, options.to) {}
+        topic_(session, source_, options) {}
 
   RestoreSummary run() {
     require_partitions();
@@ -37,16 +37,22 @@ class Restore {
     }
     const Generation active = complete_rings(rings_, logs_);
     settle_cut_logs();
+    if (options_.mode == RestoreMode::act) {
+      finish(active);
+    }
+    return summary(active);
+  }
+
+ private:
+  void finish(Generation active) {
     for (const auto& [partition, ends] : logs_) {
       RestoredLog(topic_, partition).make_whole(ends, born_in(rings_, partition));
     }
     topic_.register_archive(active, logs_);
     seal();
     topic_.activate(rings_);
-    return summary(active);
   }
 
- private:
   void require_partitions() const {
     const auto& missing = source_.missing();
     if (!missing.empty() && options_.missing == MissingPartitions::refuse) {
@@ -78,10 +84,11 @@ class Restore {
     const Offset restored = logs_.at(partition).last.next;
     const Offset end = source_.end(partition);
     if (restored < end) {
-      fail(ErrorKind::loss,
-           "{}: {} are in the archive and were not restored. Topic {} is not to be used yet: see `continuum "
-           "archive verify {}`",
-           place(topic_.name(), partition), range_text(restored, end), topic_.name(),
+      fail(ErrorKind::loss, "{}: {} are in the archive and {} restored{}: see `continuum archive verify {}`",
+           place(topic_.name(), partition), range_text(restored, end),
+           options_.mode == RestoreMode::act ? "were not" : "could not be",
+           options_.mode == RestoreMode::act ? fmt::format(". Topic {} is not to be used yet", topic_.name())
+                                             : std::string(),
            printable(source_.path()));
     }
   }
@@ -94,19 +101,29 @@ class Restore {
       return;
     }
     if (options_.missing == MissingPartitions::refuse) {
-      fail(ErrorKind::loss,
-           "topic {}: {}. What there is is restored, and not to be used yet: put a newer copy of the archive "
-           "in its place and run this again; or --allow-missing goes on without them, and publishers with "
-           "--producer that are run again then store a second time what they stored after generation {}; or "
-           "give it up with `continuum topic drop -t {} --yes`",
-           topic_.name(), cut.said.front(), cut.whole, topic_.name());
+      fail_cut(cut);
     }
-    forget_positions(cut.whole, cut.newest);
+    if (options_.mode == RestoreMode::act) {
+      forget_positions(cut.whole, cut.newest);
+    }
     notices_.insert(notices_.end(), cut.said.begin(), cut.said.end());
     notices_.push_back(fmt::format(
         "what producers stored after generation {} is not known of them: a publish --producer that is run "
         "again stores it a second time",
         cut.whole));
+  }
+
+  [[noreturn]] void fail_cut(const CutLogs& cut) const {
+    const bool acts = options_.mode == RestoreMode::act;
+    fail(ErrorKind::loss,
+         "topic {}: {}. {}: put a newer copy of the archive in its place{}; or --allow-missing goes on "
+         "without them, and publishers with --producer that are run again then store a second time what they "
+         "stored after generation {}{}",
+         topic_.name(), cut.said.front(),
+         acts ? "What there is is restored, and not to be used yet" : "A restore would end with that",
+         acts ? " and run this again" : "", cut.whole,
+         acts ? fmt::format("; or give it up with `continuum topic drop -t {} --yes`", topic_.name())
+              : std::string());
   }
 
   // Of producers in generations above `whole`. Their hashes are found by their names: a run before this one

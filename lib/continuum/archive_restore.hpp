@@ -23,10 +23,15 @@ enum class MissingPartitions : std::uint8_t {
   empty,   // they begin anew, at offset 0; and what was cut off before a resize stays away
 };
 
+// `dry_run` does all but the writing: it reads every event that would be restored, and refuses what the run
+// would refuse.
+enum class RestoreMode : std::uint8_t { dry_run, act };
+
 struct RestoreOptions {
   std::string topic;              // as the archive has it
   std::optional<std::string> to;  // another name, and then another log id
   MissingPartitions missing = MissingPartitions::refuse;
+  RestoreMode mode = RestoreMode::act;
   std::function<void(std::uint64_t events)> on_progress = {};  // that are in the logs now
 };
 
@@ -38,7 +43,7 @@ struct RestoredPartition {
 
 struct RestoreSummary {
   std::string topic;
-  std::string log_id;
+  std::string log_id;  // of a dry run under another name: none
   Generation active;
   std::vector<RestoredPartition> partitions;
   std::vector<std::string> notices;  // what a person has to know of it, one line each
@@ -46,12 +51,12 @@ struct RestoreSummary {
   [[nodiscard]] std::uint64_t events() const;
 };
 
-// Events that are to be restored.
+// Events that the archive has, by its headers: more are not restored.
 [[nodiscard]] std::uint64_t events_to_restore(const std::string& archive, const RestoreOptions& options);
 
 // Throws Error: usage (the archive cannot be read or has no such topic; the server has the topic), loss (the
 // archive is damaged, or something of it is missing: what is restored by then stays, for another run), fenced
-// (another restore is at work), server. The session needs Needs::Access::write.
+// (another restore is at work), server. The session needs Needs::Access::write, for a dry run read.
 RestoreSummary restore_archive(redis::Session& session, const std::string& archive,
                                const RestoreOptions& options);
 

@@ -79,49 +79,59 @@ Generation RestoredLog::newest_of_events(const LogEdge& last) const {
 RestoredEnds RestoredLog::restore(const std::function<void(std::uint64_t events)>& on_events) {
   redis::Request request;
   request.command("HGET", meta_key_, "id");
-  request.command("XREVRANGE", log_key_, "+", "-", "COUNT", 1);
   const auto replies = session_.call(std::move(request));
-  const auto there = edge(replies[1]);
-  if (!replies[0].is_nil() && (replies[0].text() != topic_.log_id() || !there)) {
+  auto restored = ends();
+  if (!replies[0].is_nil() && (replies[0].text() != topic_.log_id() || !restored)) {
     topic_.fail_left(partition_);
   }
   if (replies[0].is_nil()) {
     try {
       claim();
-      copy(there, on_events);
+      copy(restored, on_events);
     } catch (const Error& error) {
       if (error.kind() != ErrorKind::loss) {
         throw;
       }
-      fail(
-          ErrorKind::loss,
-          "{}. Topic {} is restored up to there, and not to be used yet: put a copy of the file in its place "
-          "and run this again, or give it up with `continuum topic drop -t {} --yes`",
-          error.message(), topic_.name(), topic_.name());
+      fail_lost(error.message());
     }
   }
-  const auto restored = ends();
   if (!restored) {
-    fail(ErrorKind::loss, "{}: its log is gone again. Was the server flushed, or the topic dropped just now?",
-         place(topic_.name(), partition_));
+    fail(ErrorKind::loss, "{}: its archive has no entries any more", place(topic_.name(), partition_));
   }
   return *restored;
+}
+
+void RestoredLog::fail_lost(std::string_view what) const {
+  if (topic_.mode() == RestoreMode::dry_run) {
+    fail(ErrorKind::loss, "{}. A restore would end there: put a copy of the file in its place", what);
+  }
+  fail(ErrorKind::loss,
+       "{}. Topic {} is restored up to there, and not to be used yet: put a copy of the file in its place "
+       "and run this again, or give it up with `continuum topic drop -t {} --yes`",
+       what, topic_.name(), topic_.name());
 }
 
 // Marks the partition as one of this restore, unless it is whole. A drop deletes the mark, and what comes
 // late then is refused by the scripts, also when there is a topic of that name again.
 void RestoredLog::claim() {
+  const bool marks = topic_.mode() == RestoreMode::act;
   redis::Request request;
-  request.command("SET", mark_key_, topic_.log_id(), "NX");
-  request.command("GET", mark_key_);
   request.command("EXISTS", meta_key_);
+  if (marks) {
+    request.command("SET", mark_key_, topic_.log_id(), "NX");
+  }
+  request.command("GET", mark_key_);
   const auto replies = session_.call(std::move(request));
-  if (!replies[1].is_nil() && replies[1].text() != topic_.log_id()) {
+  const auto mark = replies[replies.size() - 1];
+  if (!mark.is_nil() && mark.text() != topic_.log_id()) {
     topic_.fail_left(partition_);
+  }
+  if (!marks) {
+    return;
   }
   // Behind the mark: a drop that begins after this finds it.
   const bool ours = topic_.is_ours();
-  if (!ours || replies[2].number() > 0) {
+  if (!ours || replies[0].number() > 0) {
     redis::Request unmark;
     unmark.command("DEL", mark_key_);
     (void)session_.call(std::move(unmark));
@@ -131,12 +141,28 @@ void RestoredLog::claim() {
   }
 }
 
-void RestoredLog::copy(const std::optional<LogEdge>& there,
+namespace {
+
+void extend(std::optional<RestoredEnds>& ends, const ArchivedEntry& entry) {
+  const LogEdge edge{entry.id, entry.first, entry.next(), entry.generation, entry.barrier()};
+  if (!ends) {
+    ends = RestoredEnds{edge, edge, Generation(0)};
+  }
+  ends->last = edge;
+  if (!edge.barrier) {
+    ends->events = edge.generation;
+  }
+}
+
+}  // namespace
+
+// `ends`: of what is there, and then of what is there with the copies.
+void RestoredLog::copy(std::optional<RestoredEnds>& ends,
                        const std::function<void(std::uint64_t events)>& on_events) {
   const RestoreSource& source = topic_.source();
+  const std::optional<LogEdge> there = ends ? std::optional(ends->last) : std::nullopt;
   const auto reader = source.read(partition_, there ? std::optional(there->first) : std::nullopt);
   EntryId last = there ? there->id : EntryId{};
-  std::optional<Offset> expected = there ? std::optional(there->next) : std::nullopt;
   bool met = !there;  // the entry that the log ends with
   std::uint64_t copied = 0;
   Chunk chunk;
@@ -147,19 +173,19 @@ void RestoredLog::copy(const std::optional<LogEdge>& there,
   };
   while (const auto entry = reader->next()) {
     if (entry->id <= last) {
-      met = met || (entry->id == last && entry->next() == *expected);
+      met = met || (entry->id == last && entry->next() == there->next);
       continue;
     }
     if (!met) {
       break;
     }
-    if (expected && entry->first != *expected) {
+    if (ends && entry->first != ends->last.next) {
       fail(ErrorKind::loss, "{}: offset {} comes where offset {} was expected",
-           place(source.topic().name, partition_), entry->first, *expected);
+           place(source.topic().name, partition_), entry->first, ends->last.next);
     }
     source.require_generation(partition_, *entry);
     add(chunk, *entry);
-    expected = entry->next();
+    extend(ends, *entry);
     if (chunk.bytes >= chunk_bytes_max || chunk.entries >= chunk_entries_max) {
       flush();
     }
@@ -220,6 +246,9 @@ void RestoredLog::add_frame(std::vector<std::string>& texts, const ArchivedEntry
 
 // Returns the id that the log ends with then.
 EntryId RestoredLog::store(Chunk chunk, const EntryId& last) {
+  if (topic_.mode() == RestoreMode::dry_run) {
+    return chunk.last;
+  }
   std::vector<std::string> keys{log_key_, meta_key_, mark_key_};
   std::vector<std::string> state{topic_.log_id(), last.text()};
   for (const auto& [whose, producer] : chunk.producers) {

@@ -10,6 +10,9 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
 
 namespace continuum {
 
@@ -18,9 +21,9 @@ class RestoredLog {
   // The topic has begun, and outlives it.
   RestoredLog(const RestoredTopic& topic, Partition partition);
 
-  // Copies what is not there yet, unless it is whole. `on_events`: that were copied in this run until now.
-  // Throws Error: loss (the archive is damaged; what lies before it is copied), fenced (somebody else is at
-  // it), usage (it is the log of something else).
+  // Copies what is not there yet, unless it is whole; a dry run reads it, and returns what there would be.
+  // `on_events`: that were copied in this run until now. Throws Error: loss (the archive is damaged; what
+  // lies before it is copied), fenced (somebody else is at it), usage (it is the log of something else).
   RestoredEnds restore(const std::function<void(std::uint64_t events)>& on_events);
   // Restored: from here on it can be read and appended to, once the topic can. `born`: of the partition.
   void make_whole(const RestoredEnds& ends, Generation born);
@@ -33,7 +36,8 @@ class RestoredLog {
   [[nodiscard]] std::optional<RestoredEnds> ends() const;
   [[nodiscard]] Generation newest_of_events(const LogEdge& last) const;
   void claim();
-  void copy(const std::optional<LogEdge>& there, const std::function<void(std::uint64_t events)>& on_events);
+  [[noreturn]] void fail_lost(std::string_view what) const;
+  void copy(std::optional<RestoredEnds>& ends, const std::function<void(std::uint64_t events)>& on_events);
   void add(Chunk& chunk, const ArchivedEntry& entry);
   void add_frame(std::vector<std::string>& texts, const ArchivedEntry& entry);
   EntryId store(Chunk chunk, const EntryId& last);

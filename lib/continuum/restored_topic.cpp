@@ -28,8 +28,12 @@ void request_limits(redis::Request& request, const std::string& key, const Topic
 }  // namespace
 
 RestoredTopic::RestoredTopic(redis::Session& session, const RestoreSource& source,
-                             const std::optional<std::string>& to)
-    : session_(session), source_(source), renamed_(to.has_value()), name_(to.value_or(source.topic().name)) {
+                             const RestoreOptions& options)
+    : session_(session),
+      source_(source),
+      renamed_(options.to.has_value()),
+      mode_(options.mode),
+      name_(options.to.value_or(source.topic().name)) {
   require_name("topic", name_);
 }
 
@@ -56,6 +60,10 @@ bool RestoredTopic::change(const Change& change) {
 }
 
 void RestoredTopic::begin() {
+  if (mode_ == RestoreMode::dry_run) {
+    look();
+    return;
+  }
   bool done = false;
   for (int attempt = 0; attempt < 3 && !done; ++attempt) {
     done = change([&](const std::optional<Topic>& there, redis::Request& request, const std::string& key) {
@@ -72,6 +80,16 @@ void RestoredTopic::begin() {
   if (!done) {
     fail_changed();
   }
+}
+
+void RestoredTopic::look() {
+  if (const auto there = load()) {
+    require_ours(*there);
+    log_id_ = there->log_id;
+    return;
+  }
+  require_nothing_left();
+  log_id_ = renamed_ ? std::string() : source_.topic().log_id;
 }
 
 void RestoredTopic::request_new(redis::Request& request, const std::string& key) const {
@@ -106,10 +124,14 @@ bool RestoredTopic::is_ours(const std::optional<Topic>& there) const {
 }
 
 bool RestoredTopic::is_ours() const {
+  return is_ours(load());
+}
+
+std::optional<Topic> RestoredTopic::load() const {
   redis::Request ask;
   request_topic(ask, name_);
   const auto asked = session_.call(std::move(ask));
-  return is_ours(parse_topic(name_, asked[0]));
+  return parse_topic(name_, asked[0]);
 }
 
 // Of a topic that was dropped half way. Its keys would be taken for ours.

@@ -2,6 +2,7 @@
 // does. It is changed only when nobody else has changed it meanwhile.
 #pragma once
 
+#include "continuum/archive_restore.hpp"
 #include "continuum/redis.hpp"
 #include "continuum/restore_generations.hpp"
 #include "continuum/restore_source.hpp"
@@ -11,21 +12,24 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <string_view>
 
 namespace continuum {
 
 class RestoredTopic {
  public:
-  // `to`: under another name than it has in the archive, and then with another log id. Session and source
-  // outlive it.
-  RestoredTopic(redis::Session& session, const RestoreSource& source, const std::optional<std::string>& to);
+  // Session and source outlive it.
+  RestoredTopic(redis::Session& session, const RestoreSource& source, const RestoreOptions& options);
 
   [[nodiscard]] redis::Session& session() const { return session_; }
   [[nodiscard]] const RestoreSource& source() const { return source_; }
   [[nodiscard]] const std::string& name() const { return name_; }
-  [[nodiscard]] const std::string& log_id() const { return log_id_; }  // once it has begun
+  [[nodiscard]] RestoreMode mode() const { return mode_; }
+  // Once it has begun; empty before the first run under another name.
+  [[nodiscard]] const std::string& log_id() const { return log_id_; }
 
-  // Marks the topic as being restored, or finds that an earlier run did. Throws Error{usage} when there is
+  // Marks the topic as being restored, or finds that an earlier run did; a dry run only looks. Throws
+  // Error{usage} when there is
   // another one, or something is left of one; Error{fenced} when somebody is changing it at this moment.
   void begin();
   // Whether the mark is still that of this restore.
@@ -48,13 +52,16 @@ class RestoredTopic {
       std::function<void(const std::optional<Topic>& there, redis::Request& request, const std::string& key)>;
   bool change(const Change& change);
   void request_new(redis::Request& request, const std::string& key) const;
+  void look();
   void require_ours(const Topic& there) const;
   void require_nothing_left() const;
+  [[nodiscard]] std::optional<Topic> load() const;
   [[nodiscard]] bool is_ours(const std::optional<Topic>& there) const;
 
   redis::Session& session_;
   const RestoreSource& source_;
   bool renamed_;
+  RestoreMode mode_;
   std::string name_;
   std::string log_id_;
 };

@@ -162,18 +162,58 @@ class Archived {
     import(0, "importer", 9, 2);
     publish(0, 2, 2);
   }
+  // Each time as a dry run before, which says the same and writes nothing.
   RestoreSummary restore(const std::function<void(RestoreOptions&)>& change = {}) {
     RestoreOptions options;
     options.topic = "t";
     if (change) {
       change(options);
     }
-    return restore_archive(*session, place.path(), options);
+    const RestoreSummary dry = dry_run(options);
+    const RestoreSummary summary = restore_archive(*session, place.path(), options);
+    CHECK(dry.topic == summary.topic);
+    CHECK(dry.active == summary.active);
+    CHECK(dry.notices == summary.notices);
+    REQUIRE(dry.partitions.size() == summary.partitions.size());
+    for (std::size_t i = 0; i < dry.partitions.size(); ++i) {
+      CHECK(dry.partitions[i].partition == summary.partitions[i].partition);
+      CHECK(dry.partitions[i].first == summary.partitions[i].first);
+      CHECK(dry.partitions[i].next == summary.partitions[i].next);
+    }
+    return summary;
   }
   std::string refusal(ErrorKind kind, const std::function<void(RestoreOptions&)>& change = {}) {
+    RestoreOptions options;
+    options.topic = "t";
+    if (change) {
+      change(options);
+    }
+    std::string dry;
+    CHECK(kind_of([&] { (void)dry_run(options); }, &dry) == kind);
     std::string message;
-    CHECK(kind_of([&] { restore(change); }, &message) == kind);
+    CHECK(kind_of([&] { (void)restore_archive(*session, place.path(), options); }, &message) == kind);
+    // What became of the topic, and what to do with it, is said by the run alone.
+    const std::string what = message.substr(0, message.find(". "));
+    CHECK(dry.starts_with(what));
     return message;
+  }
+  RestoreSummary dry_run(RestoreOptions options) {
+    options.mode = RestoreMode::dry_run;
+    options.on_progress = {};
+    struct Untouched {
+      Archived& archived;
+      std::string before = archived.writes();
+      ~Untouched() { CHECK(archived.writes() == before); }
+    } const untouched{*this};
+    return restore_archive(*session, place.path(), options);
+  }
+  // That the server has counted.
+  std::string writes() {
+    const std::string info(work.data().command("INFO", "persistence")[0].text());
+    const std::string name = "rdb_changes_since_last_save:";
+    const std::size_t at = info.find(name);
+    REQUIRE(at != std::string::npos);
+    return info.substr(at, info.find('\r', at) - at);
   }
   void flush() { work.data().command("FLUSHALL"); }
 

@@ -82,7 +82,7 @@ RestoredEnds RestoredLog::restore(const std::function<void(std::uint64_t events)
   const auto replies = session_.call(std::move(request));
   auto restored = ends();
   if (!replies[0].is_nil() && (replies[0].text() != topic_.log_id() || !restored)) {
-    topic_.fail_left(partition_);
+    topic_.fail_not_ours(partition_);
   }
   if (replies[0].is_nil()) {
     try {
@@ -111,6 +111,27 @@ void RestoredLog::fail_lost(std::string_view what) const {
        what, topic_.name(), topic_.name());
 }
 
+// The log of this very restore, begun with an archive that this one does not go on.
+void RestoredLog::fail_diverged(const LogEdge& there) const {
+  if (topic_.mode() == RestoreMode::act && !topic_.is_ours()) {
+    topic_.fail_changed();
+  }
+  const Offset end = topic_.source().end(partition_);
+  const std::string why =
+      end < there.next
+          ? fmt::format(
+                "is restored up to offset {} already, and this archive ends at offset {}: it is an "
+                "older copy than the one that the restore was begun with",
+                there.next, end)
+          : fmt::format(
+                "is restored up to offset {} already, and this archive has other events there: it is "
+                "not the one that the restore was begun with",
+                there.next);
+  fail(ErrorKind::usage,
+       "{} {}. Run this with that one; or give up what is restored with `continuum topic drop -t {} --yes`",
+       place(topic_.name(), partition_), why, topic_.name());
+}
+
 // Marks the partition as one of this restore, unless it is whole. A drop deletes the mark, and what comes
 // late then is refused by the scripts, also when there is a topic of that name again.
 void RestoredLog::claim() {
@@ -124,7 +145,7 @@ void RestoredLog::claim() {
   const auto replies = session_.call(std::move(request));
   const auto mark = replies[replies.size() - 1];
   if (!mark.is_nil() && mark.text() != topic_.log_id()) {
-    topic_.fail_left(partition_);
+    topic_.fail_not_ours(partition_);
   }
   if (!marks) {
     return;
@@ -191,7 +212,7 @@ void RestoredLog::copy(std::optional<RestoredEnds>& ends,
     }
   }
   if (!met) {
-    topic_.fail_left(partition_);
+    fail_diverged(*there);
   }
   if (chunk.entries > 0) {
     flush();

@@ -37,6 +37,7 @@ class RestoredLog {
   [[nodiscard]] Generation newest_of_events(const LogEdge& last) const;
   void claim();
   [[noreturn]] void fail_lost(std::string_view what) const;
+  [[noreturn]] void fail_diverged(const LogEdge& there) const;
   void copy(std::optional<RestoredEnds>& ends, const std::function<void(std::uint64_t events)>& on_events);
   void add(Chunk& chunk, const ArchivedEntry& entry);
   void add_frame(std::vector<std::string>& texts, const ArchivedEntry& entry);

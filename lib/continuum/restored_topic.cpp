@@ -5,9 +5,14 @@
 #include "continuum/names.hpp"
 #include "continuum/worker.hpp"
 
+#include <vector>
+
 namespace continuum {
 
 namespace {
+
+// Of finding the topic as it was a moment ago.
+constexpr int attempts_max = 3;
 
 std::string ring_field(Generation generation) {
   return fmt::format("gen:{}", generation);
@@ -60,36 +65,44 @@ bool RestoredTopic::change(const Change& change) {
 }
 
 void RestoredTopic::begin() {
-  if (mode_ == RestoreMode::dry_run) {
-    look();
-    return;
+  for (int attempt = 0; attempt < attempts_max; ++attempt) {
+    std::optional<Partition> left;
+    const bool done = mode_ == RestoreMode::act ? mark(left) : look(left);
+    if (done && left) {
+      fail_left(*left);
+    }
+    if (done) {
+      return;
+    }
   }
-  bool done = false;
-  for (int attempt = 0; attempt < 3 && !done; ++attempt) {
-    done = change([&](const std::optional<Topic>& there, redis::Request& request, const std::string& key) {
-      if (there) {
-        require_ours(*there);
-        log_id_ = there->log_id;
-        return;
-      }
-      require_nothing_left();
-      log_id_ = renamed_ ? random_id() : source_.topic().log_id;
-      request_new(request, key);
-    });
-  }
-  if (!done) {
-    fail_changed();
-  }
+  fail_changed();
 }
 
-void RestoredTopic::look() {
+// False: somebody changed the topic meanwhile. What was `left` may then be theirs.
+bool RestoredTopic::mark(std::optional<Partition>& left) {
+  return change([&](const std::optional<Topic>& there, redis::Request& request, const std::string& key) {
+    if (there) {
+      require_ours(*there);
+      log_id_ = there->log_id;
+      return;
+    }
+    left = find_left();
+    if (!left) {
+      log_id_ = renamed_ ? random_id() : source_.topic().log_id;
+      request_new(request, key);
+    }
+  });
+}
+
+bool RestoredTopic::look(std::optional<Partition>& left) {
   if (const auto there = load()) {
     require_ours(*there);
     log_id_ = there->log_id;
-    return;
+    return true;
   }
-  require_nothing_left();
   log_id_ = renamed_ ? std::string() : source_.topic().log_id;
+  left = find_left();
+  return !left || !load();
 }
 
 void RestoredTopic::request_new(redis::Request& request, const std::string& key) const {
@@ -135,8 +148,9 @@ std::optional<Topic> RestoredTopic::load() const {
 }
 
 // Of a topic that was dropped half way. Its keys would be taken for ours.
-void RestoredTopic::require_nothing_left() const {
-  const auto& partitions = source_.partitions();
+std::optional<Partition> RestoredTopic::find_left() const {
+  std::vector<Partition> partitions = source_.partitions();
+  partitions.insert(partitions.end(), source_.missing().begin(), source_.missing().end());
   redis::Request request;
   for (const Partition partition : partitions) {
     request.command("EXISTS", meta_key(name_, partition), log_key(name_, partition),
@@ -145,14 +159,22 @@ void RestoredTopic::require_nothing_left() const {
   const auto replies = session_.call(std::move(request));
   for (std::size_t i = 0; i < partitions.size(); ++i) {
     if (replies[i].number() > 0) {
-      fail_left(partitions[i]);
+      return partitions[i];
     }
   }
+  return std::nullopt;
 }
 
 void RestoredTopic::fail_changed() const {
   fail(ErrorKind::fenced, "somebody else restores or changes topic {}: one at a time. Run it again then",
        name_);
+}
+
+void RestoredTopic::fail_not_ours(Partition partition) const {
+  if (mode_ == RestoreMode::act && !is_ours()) {
+    fail_changed();
+  }
+  fail_left(partition);
 }
 
 void RestoredTopic::fail_left(Partition partition) const {

@@ -43,8 +43,8 @@ class RestoredTopic {
 
   // Somebody else is at it.
   [[noreturn]] void fail_changed() const;
-  // The partition has keys of another topic.
-  [[noreturn]] void fail_left(Partition partition) const;
+  // The partition has keys of another log: somebody made them just now, or they were left.
+  [[noreturn]] void fail_not_ours(Partition partition) const;
 
  private:
   // What is to be done to the hash, with the key and what is there now.
@@ -52,9 +52,11 @@ class RestoredTopic {
       std::function<void(const std::optional<Topic>& there, redis::Request& request, const std::string& key)>;
   bool change(const Change& change);
   void request_new(redis::Request& request, const std::string& key) const;
-  void look();
+  bool mark(std::optional<Partition>& left);
+  bool look(std::optional<Partition>& left);
   void require_ours(const Topic& there) const;
-  void require_nothing_left() const;
+  [[nodiscard]] std::optional<Partition> find_left() const;
+  [[noreturn]] void fail_left(Partition partition) const;
   [[nodiscard]] std::optional<Topic> load() const;
   [[nodiscard]] bool is_ours(const std::optional<Topic>& there) const;
 

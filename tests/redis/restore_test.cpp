@@ -5,11 +5,16 @@
 #include "continuum/archive_restore.hpp"
 #include "continuum/trim.hpp"
 
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <csignal>
 #include <map>
+#include <stdexcept>
+#include <thread>
 
 using namespace continuum;
 using namespace test;
@@ -104,6 +109,77 @@ bool has_identity_problem(const ArchivePlace& place) {
   return problems.size() == 1 && problems[0].kind == ArchiveProblem::Kind::identity;
 }
 
+// A socket behind which the server is. Before the first request that has `word` in it goes on, `meanwhile`
+// happens.
+class Detour {
+ public:
+  Detour(std::string server, std::string word, std::function<void()> meanwhile)
+      : server_(std::move(server)), word_(std::move(word)), meanwhile_(std::move(meanwhile)) {
+    fd_ = socket_at(file_.file("s"), ::bind);
+    REQUIRE(::listen(fd_, 8) == 0);
+    thread_ = std::thread([this] { serve(); });
+  }
+  ~Detour() {
+    ::shutdown(fd_, SHUT_RDWR);
+    thread_.join();
+    ::close(fd_);
+  }
+  Detour(const Detour&) = delete;
+  Detour& operator=(const Detour&) = delete;
+  [[nodiscard]] std::string url() const { return "unix://" + file_.file("s"); }
+
+ private:
+  template <class Call>
+  static int socket_at(const std::string& path, Call call) {
+    const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    path.copy(address.sun_path, sizeof address.sun_path - 1);
+    REQUIRE(call(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0);
+    return fd;
+  }
+  void serve() {
+    for (int client = ::accept(fd_, nullptr, nullptr); client >= 0;
+         client = ::accept(fd_, nullptr, nullptr)) {
+      const int server = socket_at(server_, ::connect);
+      pollfd both[2] = {{client, POLLIN, 0}, {server, POLLIN, 0}};
+      for (bool open = true; open && ::poll(both, 2, -1) > 0;) {
+        open = pass(both[0], server, [this](std::string_view request) { look_at(request); }) &&
+               pass(both[1], client, [](std::string_view) {});
+      }
+      ::close(server);
+      ::close(client);
+    }
+  }
+  void look_at(std::string_view request) {
+    if (meanwhile_ && request.find(word_) != std::string_view::npos) {
+      std::exchange(meanwhile_, nullptr)();
+    }
+  }
+  // False at the end.
+  template <class Look>
+  static bool pass(const pollfd& from, int to, Look look) {
+    if (from.revents == 0) {
+      return true;
+    }
+    char bytes[1 << 16];
+    const ssize_t got = ::read(from.fd, bytes, sizeof bytes);
+    if (got <= 0) {
+      return false;
+    }
+    const std::string_view text(bytes, static_cast<std::size_t>(got));
+    look(text);
+    return write_all(to, text) == 0;
+  }
+
+  std::string server_;
+  std::string word_;
+  std::function<void()> meanwhile_;
+  TemporaryDirectory file_;
+  int fd_ = -1;
+  std::thread thread_;
+};
+
 class Archived {
  public:
   explicit Archived(std::uint32_t partitions = 2) : work(partitions) {
@@ -161,6 +237,13 @@ class Archived {
     publish(0, 30, 2);
     import(0, "importer", 9, 2);
     publish(0, 2, 2);
+  }
+  // Through another socket, if one is named.
+  RestoreSummary restore_by(const std::string& url, RestoreOptions options) {
+    redis::ClientOptions client;
+    client.needs.access = redis::Needs::Access::write;
+    redis::Session other(redis::Address::parse(url), client);
+    return restore_archive(other, place.path(), options);
   }
   // Each time as a dry run before, which says the same and writes nothing.
   RestoreSummary restore(const std::function<void(RestoreOptions&)>& change = {}) {
@@ -480,6 +563,70 @@ TEST_SUITE("archive restore") {
       CHECK(drop_topic(*archived.session, "t") == 1);
       CHECK(archived.restore().events() == 20);
     }
+  }
+
+  TEST_CASE("of two restores at once none takes the other's logs for what is left of a topic") {
+    Archived archived;
+    archived.publish(0, 10);
+    archived.publish(1, 10);
+    archived.archive();
+    archived.flush();
+    RestoreOptions options;
+    options.topic = "t";
+    const std::string server = archived.work.url().substr(std::string("unix://").size());
+    SUBCASE("that is finished meanwhile") {
+      const Detour detour(server, restoring_key("t", Partition(0)),
+                          [&] { CHECK(archived.restore().events() == 20); });
+      SUBCASE("the run") {}
+      SUBCASE("the dry run") {
+        options.mode = RestoreMode::dry_run;
+      }
+      std::string why;
+      CHECK(kind_of([&] { (void)archived.restore_by(detour.url(), options); }, &why) == ErrorKind::usage);
+      CHECK(why.find("topic t exists") != std::string::npos);
+      CHECK(snapshot_of(*archived.session).entries.size() == 2);
+    }
+    SUBCASE("that stops half way meanwhile") {
+      const Detour detour(server, restoring_key("t", Partition(0)), [&] {
+        RestoreOptions other = options;
+        other.on_progress = [](std::uint64_t) { throw std::runtime_error("stopped"); };
+        const auto session = archived.work.session();
+        CHECK_THROWS_AS((void)restore_archive(*session, archived.place.path(), other), std::runtime_error);
+      });
+      CHECK(archived.restore_by(detour.url(), options).events() == 20);
+      CHECK(snapshot_of(*archived.session).entries.size() == 2);
+    }
+  }
+
+  TEST_CASE("a restore that goes on with an older copy of the archive says so") {
+    Archived archived;
+    archived.publish(0, 10);
+    archived.publish(1, 10);
+    archived.archive();
+    const std::string older = bytes_of(archived.place.segments().at(0));
+    const std::string older_index = bytes_of(archived.place.indexes().at(0));
+    archived.publish(0, 10);
+    archived.archive();
+    archived.flush();
+    const fs::path other = archived.place.partition(1) / PartitionDirectory::segment_name(Offset(0));
+    const std::string good = bytes_of(other);
+    std::string bytes = good;
+    bytes[bytes.size() / 2] = static_cast<char>(bytes[bytes.size() / 2] ^ 1);
+    put_bytes(other, bytes);
+    (void)archived.refusal(ErrorKind::loss);  // partition 0 is restored then
+    put_bytes(other, good);
+    const std::string newer = bytes_of(archived.place.segments().at(0));
+    const std::string newer_index = bytes_of(archived.place.indexes().at(0));
+    put_bytes(archived.place.segments().at(0), older);
+    put_bytes(archived.place.indexes().at(0), older_index);
+    const std::string why = archived.refusal(ErrorKind::usage);
+    CHECK(
+        why.find("is restored up to offset 20 already, and this archive ends at offset 10: it is an older") !=
+        std::string::npos);
+    CHECK(why.find("another topic") == std::string::npos);
+    put_bytes(archived.place.segments().at(0), newer);
+    put_bytes(archived.place.indexes().at(0), newer_index);
+    CHECK(archived.restore().events() == 30);
   }
 
   TEST_CASE("under another name it is a topic of its own beside the one that it was") {

@@ -10,6 +10,8 @@
 #include "continuum/restored_topic.hpp"
 #include "continuum/sharing.hpp"
 
+#include <fmt/ranges.h>
+
 #include <set>
 #include <utility>
 
@@ -58,9 +60,12 @@ class Restore {
     if (!missing.empty() && options_.missing == MissingPartitions::refuse) {
       const bool one = missing.size() == 1;
       fail(ErrorKind::loss,
-           "{} has nothing of partition{} {} of topic {}. Put {} archive there; --allow-missing begins {} "
+           "{} has nothing of partition{} {} of topic {}{}. Put {} archive there; --allow-missing begins {} "
            "anew, without events",
            printable(source_.path()), one ? "" : "s", partition_list(missing), source_.topic().name,
+           source_.empty_segment().empty()
+               ? std::string()
+               : fmt::format(": no whole frame is in {}", printable(source_.empty_segment())),
            one ? "its" : "their", one ? "it" : "them");
     }
   }
@@ -97,7 +102,7 @@ class Restore {
   // line is stored when any generation has it).
   void settle_cut_logs() {
     const CutLogs cut = find_cut_logs(rings_, logs_);
-    if (cut.said.empty()) {
+    if (cut.logs == 0) {
       return;
     }
     if (options_.missing == MissingPartitions::refuse) {
@@ -114,12 +119,13 @@ class Restore {
   }
 
   [[noreturn]] void fail_cut(const CutLogs& cut) const {
+    const std::string said = fmt::format("{}", fmt::join(cut.said, "; "));
     const bool acts = options_.mode == RestoreMode::act;
     fail(ErrorKind::loss,
          "topic {}: {}. {}: put a newer copy of the archive in its place{}; or --allow-missing goes on "
          "without them, and publishers with --producer that are run again then store a second time what they "
          "stored after generation {}{}",
-         topic_.name(), cut.said.front(),
+         topic_.name(), said,
          acts ? "What there is is restored, and not to be used yet" : "A restore would end with that",
          acts ? " and run this again" : "", cut.whole,
          acts ? fmt::format("; or give it up with `continuum topic drop -t {} --yes`", topic_.name())
@@ -251,6 +257,8 @@ std::uint64_t RestoreSummary::events() const {
 std::uint64_t events_to_restore(const std::string& archive, const RestoreOptions& options) {
   ArchiveCheckOptions chosen;
   chosen.topics.push_back(options.topic);
+  // Says better than a list what is wrong with it.
+  const RestoreSource source(archive, options.topic);
   std::uint64_t events = 0;
   for (const auto& segment : list_archive(archive, chosen)) {
     events += segment.events();

@@ -41,6 +41,8 @@ Generation complete_rings(Topic& topic, const RestoredLogs& logs) {
 
 namespace {
 
+constexpr std::size_t said_max = 10;
+
 // The newest that the whole log of a partition has a barrier of, up to `newest`.
 Generation last_barrier(const Topic& topic, Partition partition, Generation newest) {
   Generation last;
@@ -69,15 +71,21 @@ CutLogs find_cut_logs(const Topic& topic, const RestoredLogs& logs) {
     if (end == Generation(0) || last_barrier(topic, partition, cut.newest) <= end) {
       continue;
     }
-    cut.said.push_back(
-        found != logs.end()
-            ? fmt::format("partition {} ends in generation {}, and others have events of generation {}: its "
-                          "last events were not archived",
-                          partition, end, cut.newest)
-            : fmt::format("partition {} begins anew, and others have events of generation {}: its events are "
-                          "missing",
-                          partition, cut.newest));
+    if (++cut.logs <= said_max) {
+      cut.said.push_back(
+          found != logs.end()
+              ? fmt::format(
+                    "partition {} ends in generation {}, and others have events of generation {}: its "
+                    "last events were not archived",
+                    partition, end, cut.newest)
+              : fmt::format("partition {} begins anew, and others have events of generation {}: its events "
+                            "are missing",
+                            partition, cut.newest));
+    }
     cut.whole = std::min(cut.whole, end);
+  }
+  if (cut.logs > said_max) {
+    cut.said.push_back(fmt::format("{} more partitions likewise", cut.logs - said_max));
   }
   return cut;
 }

@@ -41,7 +41,8 @@ Generation complete_rings(Topic& topic, const RestoredLogs& logs);
 
 // Logs that end before a barrier behind which others have events: they were not archived to their end.
 struct CutLogs {
-  std::vector<std::string> said;  // of each of them, for a person
+  std::size_t logs = 0;
+  std::vector<std::string> said;  // of each of them, for a person; of many the first ones
   Generation whole;               // the newest of which every log has all
   Generation newest;              // that an event is of
 };

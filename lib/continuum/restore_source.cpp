@@ -20,23 +20,24 @@ constexpr std::size_t header_window_bytes = 4096;
 RestoreSource::RestoreSource(const std::string& path, const std::string& topic)
     : archive_(path), topic_(archived_topic(topic)), missing_(topic_.partitions()) {
   for (const Partition partition : archive_.partitions(topic_.name)) {
-    if (!has_entries(partition)) {
+    if (!has_segments(partition)) {
       continue;
     }
     require_ring(partition);
-    partitions_.push_back(partition);
-    std::erase(missing_, partition);
+    if (const auto end = find_end(partition)) {
+      ends_.emplace(partition, *end);
+      partitions_.push_back(partition);
+      std::erase(missing_, partition);
+    }
   }
   if (partitions_.empty()) {
     fail(ErrorKind::usage, "{} has no archive of any partition of topic {}", printable(archive_.path()),
          topic_.name);
   }
-  for (const Partition partition : partitions_) {
-    look_at_end(partition);
-  }
 }
 
 Topic RestoreSource::archived_topic(const std::string& name) const {
+  refuse_foreign(name);
   const auto topics = archive_.topics();
   if (std::ranges::find(topics, name) == topics.end()) {
     fail(ErrorKind::usage, "{} has no topic {}{}", printable(archive_.path()), printable(name),
@@ -51,11 +52,27 @@ Topic RestoreSource::archived_topic(const std::string& name) const {
   return *std::move(topic);
 }
 
+// Passed over, it would be a partition of which there is nothing.
+void RestoreSource::refuse_foreign(const std::string& topic) const {
+  std::vector<Partition> foreign;
+  try {
+    foreign = archive_.foreign_partitions(topic);
+  } catch (const Error&) {
+    return;  // there is no such directory
+  }
+  if (!foreign.empty()) {
+    fail(ErrorKind::usage,
+         "{}/{}/{} is no directory, or a symbolic link to one: in an archive neither is followed. Put the "
+         "directory itself there, or mount it there; or move it away",
+         printable(archive_.path()), topic, foreign.front());
+  }
+}
+
 std::string RestoreSource::topic_path() const {
   return fmt::format("{}/{}/{}", printable(archive_.path()), topic_.name, archived_topic_name);
 }
 
-bool RestoreSource::has_entries(Partition partition) const {
+bool RestoreSource::has_segments(Partition partition) const {
   return read(partition, std::nullopt)->first_offset().has_value();
 }
 
@@ -68,17 +85,22 @@ void RestoreSource::require_ring(Partition partition) const {
   }
 }
 
-// Frames are in an index once they are on the disk: what it has and the segment has not is damage, and not
-// what a writer that died left.
-void RestoreSource::look_at_end(Partition partition) {
+// nullopt: nothing of it is whole, such as when a writer died that had just begun. Frames are in an index
+// once they are on the disk: what it has and the segment has not is damage, and not what a writer that died
+// left.
+std::optional<Offset> RestoreSource::find_end(Partition partition) {
   const PartitionDirectory directory(archive_, topic_.name, partition);
   const auto identity = find_identity(directory);
-  const Offset first = directory.contents().segments.back();
+  const auto segments = directory.contents().segments;
+  const Offset first = segments.back();
   // Before the segment, which a writer may be appending to.
   const std::string known = read_index(directory, *identity, first);
   SegmentFile segment(directory, first, header_window_bytes);
   SegmentScanner scanner(segment, *identity, 0, first);
-  Offset next = first;
+  std::optional<Offset> next;
+  if (segments.size() > 1) {
+    next = first;
+  }
   for (auto item = scanner.next(); !std::holds_alternative<SegmentScanner::End>(item);
        item = scanner.next()) {
     if (const auto* frame = std::get_if<ArchivedFrame>(&item)) {
@@ -102,7 +124,17 @@ void RestoreSource::look_at_end(Partition partition) {
          "in its place; when there is none, remove the index, and what the segment has can be restored",
          printable(segment.path()), segment.bytes());
   }
-  ends_[partition] = next;
+  if (!next) {
+    empty_segment_ = segment.path();
+    if (first > Offset(0)) {
+      fail(
+          ErrorKind::loss,
+          "{} has no whole frame, and says with its name that there were events before offset {}. Put a copy "
+          "of it in its place",
+          printable(segment.path()), first);
+    }
+  }
+  return next;
 }
 
 std::unique_ptr<ArchiveReader> RestoreSource::read(Partition partition, std::optional<Offset> from) const {

@@ -17,8 +17,8 @@ namespace continuum {
 
 class RestoreSource {
  public:
-  // Throws Error: usage (the archive cannot be read, or has nothing of such a topic), loss (what the topic
-  // was is missing or too old; the end of a partition is damaged).
+  // Throws Error: usage (the archive cannot be read, or has nothing of such a topic, or a symbolic link in
+  // its place), loss (what the topic was is missing or too old; the end of a partition is damaged).
   RestoreSource(const std::string& path, const std::string& topic);
 
   // As the archive knows it: without groups, and maybe without the newest generations of its logs.
@@ -26,8 +26,10 @@ class RestoreSource {
   [[nodiscard]] const std::string& path() const { return archive_.path(); }
   // Of which it has entries, ascending.
   [[nodiscard]] const std::vector<Partition>& partitions() const { return partitions_; }
-  // Of which it has none, and should.
+  // Of which it has no whole frame, and should.
   [[nodiscard]] const std::vector<Partition>& missing() const { return missing_; }
+  // The path of one that has been begun, of the missing; empty: there is none.
+  [[nodiscard]] const std::string& empty_segment() const { return empty_segment_; }
   // The offset behind the last event of a partition, by headers.
   [[nodiscard]] Offset end(Partition partition) const { return ends_.at(partition); }
   // What a person has to know of it, one line each.
@@ -39,9 +41,10 @@ class RestoreSource {
 
  private:
   [[nodiscard]] Topic archived_topic(const std::string& name) const;
-  [[nodiscard]] bool has_entries(Partition partition) const;
+  void refuse_foreign(const std::string& topic) const;
   void require_ring(Partition partition) const;
-  void look_at_end(Partition partition);
+  [[nodiscard]] bool has_segments(Partition partition) const;
+  [[nodiscard]] std::optional<Offset> find_end(Partition partition);
   [[nodiscard]] std::string topic_path() const;
 
   ArchiveDirectory archive_;
@@ -49,6 +52,7 @@ class RestoreSource {
   std::vector<Partition> partitions_;
   std::vector<Partition> missing_;
   std::map<Partition, Offset> ends_;
+  std::string empty_segment_;
   std::vector<std::string> notices_;
 };
 

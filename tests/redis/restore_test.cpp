@@ -438,6 +438,40 @@ TEST_SUITE("archive restore") {
     CHECK(!producers.contains("0 importer dig.2"));
   }
 
+  TEST_CASE("of logs that were not archived to their end all are named") {
+    constexpr std::uint32_t partitions = 15;
+    Archived archived(partitions);
+    for (std::uint32_t p = 0; p < partitions; ++p) {
+      archived.publish(p, 1);
+    }
+    archived.archive();
+    archived.resize(partitions, 2);
+    archived.publish(0, 1, 2);
+    SUBCASE("a few") {
+      archived.work.options().partitions.clear();
+      for (std::uint32_t p = 0; p < partitions; ++p) {
+        if (p != 3 && p != 14) {
+          archived.work.options().partitions.emplace_back(p);
+        }
+      }
+      (void)archived.work.run();
+      archived.flush();
+      const std::string why = archived.refusal(ErrorKind::loss);
+      CHECK(why.find("partition 3 ends in generation 1") != std::string::npos);
+      CHECK(why.find("partition 14 ends in generation 1") != std::string::npos);
+      CHECK(why.find("partition 4 ") == std::string::npos);
+    }
+    SUBCASE("all but one") {
+      archived.work.options().partitions = {Partition(0)};
+      (void)archived.work.run();
+      archived.flush();
+      const std::string why = archived.refusal(ErrorKind::loss);
+      CHECK(why.find("partition 10 ends in generation 1") != std::string::npos);
+      CHECK(why.find("partition 11 ") == std::string::npos);
+      CHECK(why.find("; 4 more partitions likewise.") != std::string::npos);
+    }
+  }
+
   TEST_CASE("a restore that is killed leaves nothing that can be used, and the next one goes on") {
     Archived archived;
     for (int i = 0; i < 2200; ++i) {
@@ -749,6 +783,33 @@ TEST_SUITE("archive restore") {
       fs::remove(fs::path(archived.place.path()) / "t" / "topic");
       write_archived_topic(ArchiveDirectory(archived.place.path()), older);
       CHECK(archived.refusal(ErrorKind::loss).find("the file is an older copy") != std::string::npos);
+    }
+    SUBCASE("a partition, for a symbolic link") {
+      const fs::path aside = archived.place.path() + "/aside";
+      fs::rename(archived.place.partition(1), aside);
+      fs::create_directory_symlink(aside, archived.place.partition(1));
+      for (const auto missing : {MissingPartitions::refuse, MissingPartitions::empty}) {
+        const auto why = archived.refusal(ErrorKind::usage, [&](auto& o) { o.missing = missing; });
+        CHECK(why.find("t/1 is no directory, or a symbolic link") != std::string::npos);
+      }
+    }
+    SUBCASE("the frames of a partition") {
+      const fs::path segment = archived.place.partition(1) / PartitionDirectory::segment_name(Offset(0));
+      SUBCASE("it is empty") {
+        put_bytes(segment, "");
+      }
+      SUBCASE("it is torn") {
+        put_bytes(segment, bytes_of(segment).substr(0, 40));
+      }
+      CHECK(archived.refusal(ErrorKind::loss).find("was") != std::string::npos);  // its index has more
+      fs::remove(archived.place.partition(1) / PartitionDirectory::index_name(Offset(0)));
+      const std::string why = archived.refusal(ErrorKind::loss);
+      CHECK(why.find("nothing of partition 1 of topic t: no whole frame is in ") != std::string::npos);
+      CHECK(why.find("t/1/00000000000000000000.ndjson.zst") != std::string::npos);
+      CHECK(archived.work.data().command("DBSIZE")[0].number() == 0);
+      const auto allow = [](auto& options) { options.missing = MissingPartitions::empty; };
+      CHECK(archived.restore(allow).partitions.size() == 2);
+      return;
     }
     SUBCASE("a partition") {
       fs::remove_all(archived.place.partition(1));

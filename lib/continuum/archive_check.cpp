@@ -141,8 +141,8 @@ class Verifier {
     const auto index_was = read_index_of(first);
     SegmentFile segment(directory_, first, stream_bytes);
     const std::string_view known = index_was ? std::string_view(*index_was) : std::string_view();
-    indexed_bytes_ = indexed_bytes(known, identity_, first, segment.bytes());
-    cut_short_ = indexed_bytes(known, identity_, first) > segment.bytes();
+    indexed_ = indexed_end(known, identity_, first);
+    cut_off_ = indexed_.bytes > segment.bytes();
     ++totals_.segments;
     if (expected_ && first > *expected_) {
       ArchiveProblem hole = about(Kind::hole, PartitionDirectory::segment_name(first));
@@ -160,7 +160,7 @@ class Verifier {
       auto item = scanner.next();
       if (auto* damage = std::get_if<SegmentDamage>(&item)) {
         contiguous = false;
-        next = damage->to.value_or(limit.value_or(next));
+        next = damage->to.value_or(limit.value_or(cut_off_ ? indexed_.next : next));
         report_damage(segment, *damage, limit);
         continue;
       }
@@ -185,6 +185,11 @@ class Verifier {
       seen = frame->end();
     }
     progress(segment.bytes() - std::min(seen, segment.bytes()));
+    if (const Offset end = limit.value_or(indexed_.next); cut_off_ && next < end) {
+      contiguous = false;
+      report_cut_off(segment, next, end);
+      next = end;
+    }
     expected_ = limit ? std::min(next, *limit) : next;
     if (index_was) {
       verify_index(first, *index_was, index, contiguous);
@@ -202,13 +207,10 @@ class Verifier {
                      const std::optional<Offset>& limit) const {
     const bool tail = damage.kind == SegmentDamage::Kind::tail;
     const bool superseded = limit && damage.from >= *limit;
-    // A frame that is in the index was whole once. A copy may have an index that is younger.
-    bool torn = tail && !limit && damage.position >= indexed_bytes_;
+    // A frame that is in the index was whole once.
+    const bool torn = tail && !limit && damage.position >= indexed_.bytes;
     if (torn && is_written(segment)) {
-      if (!cut_short_) {
-        return;
-      }
-      torn = false;
+      return;
     }
     Kind kind = Kind::damaged;
     switch (damage.kind) {
@@ -232,7 +234,21 @@ class Verifier {
     } else {
       problem.from = damage.from;
       problem.to = damage.to ? damage.to : limit;
+      if (tail && cut_off_ && !limit) {
+        problem.to = indexed_.next;
+        problem.what += "; " + cut_off_text(segment.bytes(), indexed_);
+      }
     }
+    report(std::move(problem));
+  }
+
+  // Between two frames, so that all that is there is right.
+  void report_cut_off(const SegmentFile& segment, Offset from, Offset to) const {
+    ArchiveProblem problem = about(Kind::damaged, PartitionDirectory::segment_name(segment.first()));
+    problem.from = from;
+    problem.to = to;
+    problem.position = segment.bytes();
+    problem.what = cut_off_text(segment.bytes(), indexed_);
     report(std::move(problem));
   }
 
@@ -321,9 +337,9 @@ class Verifier {
   const ArchiveCheckOptions& options_;
   ArchiveTotals& totals_;
   ArchiveIdentity identity_;
-  bool lockable_ = false;            // there is a file that a writer holds
-  bool cut_short_ = false;           // the segment was longer, by its index
-  std::uint64_t indexed_bytes_ = 0;  // of the segment, by its index
+  bool lockable_ = false;  // there is a file that a writer holds
+  IndexedEnd indexed_;     // of the segment that is verified
+  bool cut_off_ = false;   // it was longer, by its index
   std::optional<Offset> expected_;
   std::optional<Generation> generation_;
   std::optional<Generation> newest_;  // ring of the topic, as far as that is known

@@ -191,19 +191,28 @@ std::string read_index(const PartitionDirectory& directory, const ArchiveIdentit
   }
 }
 
-std::uint64_t indexed_bytes(std::string_view index, const ArchiveIdentity& identity, Offset first,
-                            std::uint64_t segment_bytes) {
+IndexedEnd indexed_end(std::string_view index, const ArchiveIdentity& identity, Offset first,
+                       std::uint64_t segment_bytes) {
+  IndexedEnd end{0, first};
   const std::string head = index_head(identity, first);
   if (!index.starts_with(head)) {
-    return 0;
+    return end;
   }
   index.remove_prefix(head.size());
-  std::uint64_t end = 0;
-  for (auto record = take_record(index); record && record->position == end && record->end() <= segment_bytes;
+  for (auto record = take_record(index);
+       record && record->position == end.bytes && record->end() <= segment_bytes;
        record = take_record(index)) {
-    end = record->end();
+    end = {record->end(), record->next()};
   }
   return end;
+}
+
+std::string cut_off_text(std::uint64_t segment_bytes, const IndexedEnd& known) {
+  return fmt::format(
+      "the file ends with byte {}, and its index has records of {}, up to offset {}: it was cut off, or "
+      "copied "
+      "before its index was",
+      segment_bytes, known.bytes, known.next);
 }
 
 SegmentIndex::SegmentIndex(const PartitionDirectory& directory, const ArchiveIdentity& identity,

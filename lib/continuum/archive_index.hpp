@@ -46,8 +46,14 @@ void append_record(std::string& out, const ArchivedFrame& frame, std::string_vie
                                      Offset first);
 // Up to where an index, or its beginning, says that its segment was durable: its writer adds a frame when
 // that is synced. Frames that end behind `segment_bytes` do not count.
-[[nodiscard]] std::uint64_t indexed_bytes(std::string_view index, const ArchiveIdentity& identity,
-                                          Offset first, std::uint64_t segment_bytes = UINT64_MAX);
+struct IndexedEnd {
+  std::uint64_t bytes = 0;  // of the segment
+  Offset next;              // behind the events that they hold
+};
+[[nodiscard]] IndexedEnd indexed_end(std::string_view index, const ArchiveIdentity& identity, Offset first,
+                                     std::uint64_t segment_bytes = UINT64_MAX);
+// For a person: what is lost with a segment of so many bytes that ends before its index does.
+[[nodiscard]] std::string cut_off_text(std::uint64_t segment_bytes, const IndexedEnd& known);
 
 class SegmentIndex {
  public:

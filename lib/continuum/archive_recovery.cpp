@@ -23,7 +23,7 @@ class Recovery {
            Offset first, ArchiveEnd& end)
       : directory_(directory),
         resume_(resume),
-        indexed_bytes_(indexed_bytes(read_index(directory, identity, first), identity, first)),
+        indexed_bytes_(indexed_end(read_index(directory, identity, first), identity, first).bytes),
         segment_(directory, first, window_bytes),
         scanner_(segment_, identity, 0, first),
         end_(end) {}

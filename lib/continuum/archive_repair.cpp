@@ -50,9 +50,9 @@ class Repairer {
     const auto contents = directory_.contents();
     for (std::size_t i = 0; i < contents.segments.size(); ++i) {
       const bool last = i + 1 == contents.segments.size();
-      cut_tail(*identity, contents.segments[i],
-               last ? std::nullopt : std::optional(contents.segments[i + 1]));
-      mend_index(*identity, contents.segments[i]);
+      const auto limit = last ? std::nullopt : std::optional(contents.segments[i + 1]);
+      const std::uint64_t bytes = cut_tail(*identity, contents.segments[i], limit);
+      mend_index(*identity, contents.segments[i], limit, bytes);
     }
     for (const Offset first : contents.indexes) {
       if (!std::ranges::binary_search(contents.segments, first)) {
@@ -76,11 +76,12 @@ class Repairer {
   }
 
   // Only what no reader takes for events, and no writer ever had on the disk: a frame that was not written to
-  // its end, or what the next segment has.
-  void cut_tail(const ArchiveIdentity& identity, Offset first, const std::optional<Offset>& limit) const {
+  // its end, or is not there to its end, or what the next segment has. Returns how long the segment is then.
+  std::uint64_t cut_tail(const ArchiveIdentity& identity, Offset first,
+                         const std::optional<Offset>& limit) const {
     SegmentFile segment(directory_, first, header_window_bytes);
     const std::uint64_t indexed =
-        indexed_bytes(read_index(directory_, identity, first), identity, first, segment.bytes());
+        indexed_end(read_index(directory_, identity, first), identity, first, segment.bytes()).bytes;
     SegmentScanner scanner(segment, identity, 0, first);
     std::uint64_t position = 0;
     std::string why;
@@ -93,19 +94,19 @@ class Repairer {
       } else if (const auto* damage = std::get_if<SegmentDamage>(&item)) {
         position = damage->position;
         if (damage->kind == SegmentDamage::Kind::foreign) {
-          return;
+          return segment.bytes();
         }
         const bool torn = damage->kind == SegmentDamage::Kind::tail && damage->position >= indexed;
         if (limit ? damage->from >= *limit : torn) {
           why = damage->why;
         }
       } else {
-        return;
+        return segment.bytes();
       }
     }
     // A file without any sound frame is evidence, not a tail.
     if (position == 0) {
-      return;
+      return segment.bytes();
     }
     const std::string name = PartitionDirectory::segment_name(first);
     note(name, fmt::format("its last {} bytes cut: {}", segment.bytes() - position, why));
@@ -115,20 +116,25 @@ class Repairer {
         fail(ErrorKind::server, "cannot cut {}: {}", printable(segment.path()), std::strerror(errno));
       }
     }
+    return position;
   }
 
-  void mend_index(const ArchiveIdentity& identity, Offset first) const {
+  // `segment_bytes`: as long as it is when its tail is cut.
+  void mend_index(const ArchiveIdentity& identity, Offset first, const std::optional<Offset>& limit,
+                  std::uint64_t segment_bytes) const {
     SegmentFile segment(directory_, first, stream_bytes);
     const MadeIndex made = make_index(segment, identity);
     const std::string name = PartitionDirectory::index_name(first);
     const bool there = directory_.exists(name);
     // Of a damaged segment the index that was written at the time knows more than one that is made now.
-    const bool damaged = made.covered_bytes < segment.bytes();
+    const bool damaged = made.covered_bytes < segment_bytes;
     const std::string bytes = there ? index_bytes(name, made.bytes.size() + 1) : std::string();
     if (there && bytes.starts_with(made.bytes) && (damaged || bytes.size() == made.bytes.size())) {
       return;
     }
-    note(name, there ? "made anew: it did not say all that its segment says" : "made anew: it was missing");
+    note(name, there ? "made anew: it did not say all that its segment says" +
+                           lost_with_it(identity, first, limit, made)
+                     : "made anew: it was missing");
     if (mode_ == RepairMode::act) {
       // What an index has is on the disk.
       const Descriptor file =
@@ -139,6 +145,19 @@ class Repairer {
       directory_.remove(name);
       complete_index(directory_, identity, first);
     }
+  }
+
+  // The old index may be the only one that knows of them.
+  [[nodiscard]] std::string lost_with_it(const ArchiveIdentity& identity, Offset first,
+                                         const std::optional<Offset>& limit, const MadeIndex& made) const {
+    const IndexedEnd known = indexed_end(read_index(directory_, identity, first), identity, first);
+    const IndexedEnd left = indexed_end(made.bytes, identity, first);
+    const Offset end = limit ? std::min(*limit, known.next) : known.next;
+    if (end <= left.next) {
+      return {};
+    }
+    return fmt::format(". {} are lost: only it has records of them. A whole copy of the segment has them",
+                       range_text(left.next, end));
   }
 
   [[nodiscard]] std::string index_bytes(const std::string& name, std::size_t bytes_max) const {

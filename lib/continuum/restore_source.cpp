@@ -94,7 +94,7 @@ std::optional<Offset> RestoreSource::find_end(Partition partition) {
   const auto segments = directory.contents().segments;
   const Offset first = segments.back();
   // Before the segment, which a writer may be appending to.
-  const std::string known = read_index(directory, *identity, first);
+  const IndexedEnd known = indexed_end(read_index(directory, *identity, first), *identity, first);
   SegmentFile segment(directory, first, header_window_bytes);
   SegmentScanner scanner(segment, *identity, 0, first);
   std::optional<Offset> next;
@@ -106,9 +106,15 @@ std::optional<Offset> RestoreSource::find_end(Partition partition) {
     if (const auto* frame = std::get_if<ArchivedFrame>(&item)) {
       next = frame->header.next();
     } else if (const auto& damage = std::get<SegmentDamage>(item); damage.kind == SegmentDamage::Kind::tail) {
-      const std::string what = fmt::format("{}, {}, byte {}: {}", printable(segment.path()),
-                                           range_text(damage.from, damage.to), damage.position, damage.why);
-      if (damage.position < indexed_bytes(known, *identity, first)) {
+      if (known.bytes > segment.bytes()) {
+        break;
+      }
+      const bool was_whole = damage.position < known.bytes;
+      const std::string what =
+          fmt::format("{}, {}, byte {}: {}", printable(segment.path()),
+                      range_text(damage.from, was_whole ? std::optional(known.next) : damage.to),
+                      damage.position, damage.why);
+      if (was_whole) {
         fail(ErrorKind::loss,
              "{}. Its index has a record of that: it was whole once. Put a copy of the file in its place; "
              "when there is none, `continuum archive verify {}` says what is lost, and without its index "
@@ -118,11 +124,12 @@ std::optional<Offset> RestoreSource::find_end(Partition partition) {
       notices_.push_back(what + ". That was being written, and is not restored");
     }
   }
-  if (indexed_bytes(known, *identity, first) > segment.bytes()) {
+  if (known.bytes > segment.bytes()) {
     fail(ErrorKind::loss,
-         "{} has {} bytes, and its index has records of more: it was cut off. Put a whole copy of the file "
-         "in its place; when there is none, remove the index, and what the segment has can be restored",
-         printable(segment.path()), segment.bytes());
+         "{}, {}: {}. Put a whole copy of the file in its place; when there is none, remove its index, "
+         "and what the segment has can be restored",
+         printable(segment.path()), range_text(next.value_or(first), known.next),
+         cut_off_text(segment.bytes(), known));
   }
   if (!next) {
     empty_segment_ = segment.path();

@@ -352,7 +352,7 @@ TEST_SUITE("archive damage") {
     CHECK(problems[0].kind == Kind::damaged);
   }
 
-  TEST_CASE("of a copy whose index is younger than its segment repair cuts the torn frame") {
+  TEST_CASE("a segment that ends before its index is damaged, and repair says what goes with the index") {
     LogInMemory log;
     log.events(40);
     log.events(30);
@@ -360,10 +360,36 @@ TEST_SUITE("archive damage") {
     archive(place, log, 1);
     const fs::path segment = place.segments().at(0);
     const std::string bytes = bytes_of(segment);
-    put_bytes(segment, bytes.substr(0, bytes.size() - 7));
-    CHECK(has_kind(verify(place), Kind::tail));
-    (void)repair_archive(place.path(), {}, RepairMode::act);
-    CHECK(verify(place).problems.empty());
+    const std::size_t last = bytes.rfind(archive_magic);
+    const std::string what = "offsets 40 to 69 are lost: only it has records of them";
+    bool followed = false;
+    SUBCASE("within a frame") {
+      put_bytes(segment, bytes.substr(0, bytes.size() - 7));
+    }
+    SUBCASE("between frames") {
+      put_bytes(segment, bytes.substr(0, last));
+    }
+    SUBCASE("between frames, and there is another one behind it") {
+      put_bytes(segment, bytes.substr(0, last));
+      const fs::path next = place.partition() / PartitionDirectory::segment_name(Offset(70));
+      put_bytes(next, "");
+      followed = true;
+    }
+    const auto problems = verify(place).problems;
+    REQUIRE(problems.size() == 1);
+    CHECK(problems[0].kind == Kind::damaged);
+    CHECK(problems[0].path == segment);
+    CHECK(problems[0].from == Offset(40));
+    CHECK(problems[0].to == Offset(70));
+    CHECK(problems[0].what.find("up to offset 70: it was cut off, or copied") != std::string::npos);
+    for (const auto mode : {RepairMode::dry_run, RepairMode::act}) {
+      const auto repaired = repair_archive(place.path(), {}, mode);
+      const auto index =
+          std::ranges::find_if(repaired, [](const auto& one) { return one.path.ends_with("00000.index"); });
+      REQUIRE(index != repaired.end());
+      CHECK(index->what.find(what) != std::string::npos);
+    }
+    CHECK(verify(place).problems.size() == (followed ? 1 : 0));
     CHECK(read_back(place).lines == log.lines(0, 40));
   }
 

@@ -1,6 +1,7 @@
 #include "continuum/archive_restore.hpp"
 
 #include "continuum/archive_check.hpp"
+#include "continuum/archive_segment.hpp"
 #include "continuum/error.hpp"
 #include "continuum/log.hpp"
 #include "continuum/names.hpp"

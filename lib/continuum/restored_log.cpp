@@ -113,7 +113,10 @@ void RestoredLog::fail_lost(std::string_view what) const {
 
 // The log of this very restore, begun with an archive that this one does not go on.
 void RestoredLog::fail_diverged(const LogEdge& there) const {
-  if (topic_.mode() == RestoreMode::act && !topic_.is_ours()) {
+  // Unless another run has just finished it: then it may have barriers that no archive has.
+  redis::Request request;
+  request.command("EXISTS", meta_key_);
+  if (session_.call(std::move(request))[0].number() > 0 || !topic_.is_ours()) {
     topic_.fail_changed();
   }
   const Offset end = topic_.source().end(partition_);

@@ -171,7 +171,7 @@ void RestoredTopic::fail_changed() const {
 }
 
 void RestoredTopic::fail_not_ours(Partition partition) const {
-  if (mode_ == RestoreMode::act && !is_ours()) {
+  if (!is_ours()) {
     fail_changed();
   }
   fail_left(partition);

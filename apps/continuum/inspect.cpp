@@ -110,6 +110,7 @@ std::string group_json(const GroupView& group) {
   JsonObject object;
   object.add("group", group.group)
       .add("committed", group.state.cursor.offset)
+      .add("passed_generation", group.state.passed)
       .add("lag_events", group.lag_events)
       .add("lag_seconds", seconds_of(group.lag))
       .add("owner", owner_of(group.state))
@@ -170,6 +171,7 @@ std::string partition_json(const PartitionView& view) {
   JsonObject object;
   object.add("topic", view.topic)
       .add("partition", view.partition)
+      .add("generation", view.generation)
       .add("first_offset", view.first)
       .add("next_offset", view.next)
       .add("events", view.events())
@@ -211,12 +213,14 @@ int overview(const Context& context, const std::optional<std::string>& topic) {
   }
   Table table({{"TOPIC"},
                {"PARTITION", right},
+               {"GENERATION", right},
                {"FIRST", right},
                {"NEXT", right},
                {"EVENTS", right},
                {"BYTES", right},
                {"NEWEST", right},
                {"GROUP"},
+               {"PASSED", right},
                {"COMMITTED", right},
                {"LAG", right},
                {"SECONDS", right},
@@ -225,6 +229,7 @@ int overview(const Context& context, const std::optional<std::string>& topic) {
   for (const PartitionView& view : views) {
     const std::vector<Cell> partition{view.topic,
                                       view.partition.value,
+                                      view.generation.value,
                                       view.first.value,
                                       view.next.value,
                                       view.events(),
@@ -232,16 +237,17 @@ int overview(const Context& context, const std::optional<std::string>& topic) {
                                       age_text(view.newest_age)};
     for (const GroupView& group : view.groups) {
       auto cells = partition;
-      for (Cell cell : {Cell(group.group), Cell(group.state.cursor.offset.value), Cell(group.lag_events),
-                        Cell(fmt::format("{:.1f}", seconds_of(group.lag))),
-                        Cell(owner_of(group.state).value_or("")), state_cell(view, &group)}) {
+      for (Cell cell :
+           {Cell(group.group), Cell(group.state.passed.value), Cell(group.state.cursor.offset.value),
+            Cell(group.lag_events), Cell(fmt::format("{:.1f}", seconds_of(group.lag))),
+            Cell(owner_of(group.state).value_or("")), state_cell(view, &group)}) {
         cells.push_back(std::move(cell));
       }
       table.row(std::move(cells));
     }
     if (view.groups.empty()) {
       auto cells = partition;
-      cells.insert(cells.end(), 5, Cell(""));
+      cells.insert(cells.end(), 6, Cell(""));
       cells.push_back(state_cell(view, nullptr));
       table.row(std::move(cells));
     }

@@ -6,6 +6,7 @@
 #include "output.hpp"
 #include "ring_choice.hpp"
 #include "ring_plan.hpp"
+#include "ring_resize.hpp"
 #include "ring_view.hpp"
 
 #include "continuum/error.hpp"
@@ -37,7 +38,7 @@ enum class Draw : std::uint8_t { automatic, colour, ascii, never };
 struct ShowOptions {
   RingChoice choice;
   NewRing ring;
-  std::uint64_t sample = 10'000;
+  std::uint64_t sample = sampled_events_usual;
   std::uint64_t keys = 5;
   Draw draw = Draw::automatic;
   std::string svg;
@@ -362,6 +363,7 @@ void add_ring(CLI::App& command, Context& context) {
   add_show(command, context);
   add_locate(command, context);
   add_ring_plan(command, context);
+  add_ring_resize(command, context);
 }
 
 }  // namespace continuum::app

@@ -15,6 +15,9 @@
 
 namespace continuum::app {
 
+// How many stored events the traffic is told from, when nothing else is said.
+inline constexpr std::uint64_t sampled_events_usual = 10'000;
+
 // --hash, --virtual-nodes, --node-names beside a number of partitions.
 struct NewRing {
   std::optional<std::uint64_t> partitions;

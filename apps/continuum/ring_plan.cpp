@@ -305,7 +305,7 @@ struct Options {
   RingChange change;
   std::optional<double> rate;
   std::optional<Milliseconds> handler_time;
-  std::uint64_t sample = 10'000;
+  std::uint64_t sample = sampled_events_usual;
 };
 
 std::optional<Demand> demand_of(const Options& options) {

@@ -216,6 +216,7 @@ int run_work(const Context& context, Arguments args) {
   const auto session = connect(context, client);
   Topic topic = load_topic(*session, args.topic);
   args.work.sharing = args.partitions ? Sharing::pinned : Sharing::shared;
+  args.work.coverage = args.partitions.value_or("all") == "all" ? Coverage::all : Coverage::named;
   args.work.partitions = parse_partitions_of(topic, args.partitions.value_or("all"));
   if (args.emit) {
     args.work.emit_to = topic_to_write_to(context, *session, *args.emit,

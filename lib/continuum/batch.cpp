@@ -2,36 +2,36 @@
 
 namespace continuum {
 
-void BatchQueue::push(BatchPointer batch) {
+void BatchQueue::push(Item item) {
   {
     const std::lock_guard lock(mutex_);
-    batches_.push_back(std::move(batch));
+    items_.push_back(std::move(item));
   }
   arrived_.notify_one();
 }
 
-void BatchQueue::end() {
+void BatchQueue::close() {
   {
     const std::lock_guard lock(mutex_);
-    ended_ = true;
+    closed_ = true;
   }
   arrived_.notify_one();
 }
 
-BatchPointer BatchQueue::pop() {
+BatchQueue::Item BatchQueue::pop() {
   std::unique_lock lock(mutex_);
-  arrived_.wait(lock, [&] { return ended_ || !batches_.empty(); });
-  if (batches_.empty()) {
-    return nullptr;
+  arrived_.wait(lock, [&] { return closed_ || !items_.empty(); });
+  if (closed_) {
+    return {nullptr, Mark::closed};
   }
-  auto batch = std::move(batches_.front());
-  batches_.pop_front();
-  return batch;
+  auto item = std::move(items_.front());
+  items_.pop_front();
+  return item;
 }
 
 bool Budget::take(std::size_t bytes) {
   std::unique_lock lock(mutex_);
-  changed_.wait(lock, [&] { return closed_ || used_ == 0 || used_ + bytes <= bytes_max_; });
+  changed_.wait(lock, [&] { return closed_ || lifted_ || used_ == 0 || used_ + bytes <= bytes_max_; });
   used_ += bytes;
   return !closed_;
 }
@@ -42,6 +42,19 @@ void Budget::give(std::size_t bytes) {
     used_ -= bytes;
   }
   changed_.notify_one();
+}
+
+void Budget::lift() {
+  {
+    const std::lock_guard lock(mutex_);
+    lifted_ = true;
+  }
+  changed_.notify_all();
+}
+
+void Budget::restore() {
+  const std::lock_guard lock(mutex_);
+  lifted_ = false;
 }
 
 void Budget::close() {

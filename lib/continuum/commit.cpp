@@ -7,7 +7,8 @@ namespace continuum {
 
 namespace {
 
-constexpr std::array<std::string_view, 5> step_names{"done", "discard", "failed", "free", "answered"};
+constexpr std::array<std::string_view, 6> step_names{"done", "discard",  "failed",
+                                                     "free", "answered", "asked"};
 
 }  // namespace
 
@@ -31,7 +32,8 @@ void request_commit(redis::Request& request, const GroupKeys& keys, Fence fence,
                                  fmt::to_string(commit.letters.size()),
                                  fmt::to_string(commit.steps.size()),
                                  fmt::to_string(commit.outputs.size()),
-                                 commit.emit_topic};
+                                 commit.emit_topic,
+                                 commit.import ? commit.import->text() : "="};
   // Events are not copied: there may be megabytes of them.
   std::vector<std::string_view> arguments;
   texts.reserve(texts.size() + 6 * commit.letters.size() + 4 * commit.steps.size() + commit.outputs.size());
@@ -52,9 +54,10 @@ void request_commit(redis::Request& request, const GroupKeys& keys, Fence fence,
     arguments.emplace_back(step_names.at(static_cast<std::size_t>(step.what)));
     text(step.id.text());
     text(step.whose.text());
-    text(step.what == LetterStep::What::failed ? step.failure.text()
-         : step.what == LetterStep::What::free ? fmt::to_string(step.left)
-                                               : std::string());
+    text(step.what == LetterStep::What::failed  ? step.failure.text()
+         : step.what == LetterStep::What::asked ? step.request.text()
+         : step.what == LetterStep::What::free  ? fmt::to_string(step.left)
+                                                : std::string());
   }
   for (const std::string& output : commit.outputs) {
     text(fmt::to_string(std::count(output.begin(), output.end(), '\n')));

@@ -5,6 +5,7 @@
 #include "continuum/dead_letters.hpp"
 #include "continuum/lease.hpp"
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -19,21 +20,24 @@ struct LetterStep {
     failed,    // tried again in vain: `failure` says how
     free,      // no letter is left: the key's events are handled again
     answered,  // the operator's request is dealt with
+    asked,     // a request came with its key from another partition: `request`
   };
   What what = What::done;
   EntryId id;  // of the letter; of no meaning for free and answered
   HandlerKey whose;
   HeldKey::Failure failure;
   std::uint64_t left = 0;  // free: letters of the key that stay without holding it
+  LetterRequest request = {};
 };
 
 struct Commit {
   Cursor cursor;
   Generation passed;
-  std::vector<DeadLetter> letters;   // of events before the cursor, in the order of their offsets
-  std::vector<LetterStep> steps;     // in order
-  std::vector<std::string> outputs;  // per event that emitted something: its events as NDJSON
-  std::string emit_topic = {};       // that the outputs are for
+  std::vector<DeadLetter> letters;    // of events before the cursor, in the order of their offsets
+  std::vector<LetterStep> steps;      // in order
+  std::vector<std::string> outputs;   // per event that emitted something: its events as NDJSON
+  std::string emit_topic = {};        // that the outputs are for
+  std::optional<Import> import = {};  // nullopt: as it is
 
   // Memory is needed for it, so that a full server refuses it.
   [[nodiscard]] bool grows() const { return !letters.empty() || !outputs.empty(); }

@@ -56,7 +56,7 @@ std::vector<HandlerDifferences::Difference> HandlerDifferences::see(const std::s
 }
 
 HandlerComparison::HandlerComparison(Shift& shift,
-                                     std::span<const std::unique_ptr<PartitionWorker>> partitions)
+                                     const std::vector<std::unique_ptr<PartitionWorker>>& partitions)
     : shift_(shift),
       partitions_(partitions),
       differences_(shift.place.options.handlers_differ_for),

@@ -57,7 +57,7 @@ class HandlerDifferences {
 class HandlerComparison {
  public:
   // `partitions`: of this worker. Both outlive this.
-  HandlerComparison(Shift& shift, std::span<const std::unique_ptr<PartitionWorker>> partitions);
+  HandlerComparison(Shift& shift, const std::vector<std::unique_ptr<PartitionWorker>>& partitions);
 
   // Until close().
   asio::awaitable<void> run();
@@ -70,7 +70,7 @@ class HandlerComparison {
   void tell(const HandlerDifferences::Difference& difference) const;
 
   Shift& shift_;
-  const std::span<const std::unique_ptr<PartitionWorker>> partitions_;
+  const std::vector<std::unique_ptr<PartitionWorker>>& partitions_;
   HandlerDifferences differences_;
   bool closed_ = false;
   Wake wake_;

@@ -24,7 +24,9 @@ void HeldEvents::learn(const HeldKeys& stored) {
   }
   letters_ = without(stored.letters, taken_.size());
   for (const HeldKey& stored_key : stored.keys) {
-    if (stored_key.held == HeldKey::Held::no && !stored_key.request && !keys_.contains(stored_key.whose)) {
+    const bool frozen = frozen_ && frozen_(stored_key.whose.key);
+    if (stored_key.held == HeldKey::Held::no && (!stored_key.request || frozen) &&
+        !keys_.contains(stored_key.whose)) {
       continue;  // only skipped events: its key goes on
     }
     Key& key = add(stored_key.whose);
@@ -32,12 +34,24 @@ void HeldEvents::learn(const HeldKeys& stored) {
     held.holds = stored_key.held == HeldKey::Held::yes || held.parked > 0;
     const auto mine = taken.find(stored_key.whose);
     held.letters = without(stored_key.letters, mine == taken.end() ? 0 : mine->second);
-    if (stored_key.request &&
+    if (stored_key.request && !frozen &&
         (held.state == Held::State::held || stored_key.request->text() != held.request.text())) {
       start(key, *stored_key.request);
     }
     settle(key);
   }
+}
+
+void HeldEvents::dropped(const HandlerKey& whose, std::uint64_t letters) {
+  letters_ = without(letters_, letters);
+  const auto found = keys_.find(whose);
+  if (found == keys_.end()) {
+    return;
+  }
+  const Held& held = found->second;
+  check(held.state == Held::State::held && held.parked == 0, "nothing is done for a key that is frozen");
+  unlist(*found);
+  forget(*found);
 }
 
 HeldEvents::Key& HeldEvents::add(const HandlerKey& whose) {

@@ -12,6 +12,7 @@
 #include <chrono>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <map>
 #include <optional>
 #include <set>
@@ -31,6 +32,12 @@ class HeldEvents {
   static constexpr std::size_t loaded_bytes_max = std::size_t{16} << 20;
 
   explicit HeldEvents(std::uint64_t letters_max) : letters_max_(letters_max) {}
+
+  // Keys whose letters belong to another partition now, or soon will: they are left alone, whatever an
+  // operator asks. Before the first learn(). Empty: there are none.
+  void set_frozen(std::function<bool(std::string_view key)> frozen) { frozen_ = std::move(frozen); }
+  // Letters of a frozen key, all of them, were taken away by a commit of its own.
+  void dropped(const HandlerKey& whose, std::uint64_t letters);
 
   // What the server has. To be called while no commit is on its way.
   void learn(const HeldKeys& stored);
@@ -134,6 +141,7 @@ class HeldEvents {
   void begin_reading();
 
   std::uint64_t letters_max_;
+  std::function<bool(std::string_view key)> frozen_;
   Keys keys_;
   std::unordered_map<std::uint64_t, std::uint32_t> hashes_;  // of the keys in keys_, how many have them
   std::set<Key*> releasing_;                                 // and freeing

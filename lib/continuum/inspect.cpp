@@ -144,6 +144,7 @@ class Inspector {
     PartitionView& view = views_[i];
     view.topic = topic_.name;
     view.partition = partition;
+    view.generation = ends.state.generation;
     view.first = ends.first();
     view.next = std::max(ends.state.next, view.first);
     view.loss = ends.loss.empty() ? ends.head_loss : ends.loss;

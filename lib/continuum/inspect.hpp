@@ -65,7 +65,8 @@ struct RetentionView {
 struct PartitionView {
   std::string topic;
   Partition partition;
-  Offset first;  // of the oldest event that is kept; `next` when there is none
+  Generation generation;  // of the ring, that it takes appends of
+  Offset first;           // of the oldest event that is kept; `next` when there is none
   Offset next;
   std::optional<std::uint64_t> log_bytes;  // in Redis memory; nullopt when the server does not tell
   std::optional<SystemTime> newest;        // when the newest event was appended

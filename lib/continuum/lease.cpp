@@ -65,6 +65,31 @@ EntryId entry_in(std::string_view text, std::string_view field) {
 
 }  // namespace
 
+Import Import::parse(std::string_view text) {
+  Import import;
+  if (text.empty()) {
+    return import;
+  }
+  const auto blank = text.find(' ');
+  import.generation = generation_in(text.substr(0, blank), "import");
+  if (blank == std::string_view::npos) {
+    return import;
+  }
+  const auto rest = text.substr(blank + 1);
+  const auto second = std::min(rest.find(' '), rest.size());
+  import.donor =
+      Partition(static_cast<Partition::rep>(number_in(rest.substr(0, second), "import", partitions_max - 1)));
+  import.last = entry_in(rest.substr(std::min(second + 1, rest.size())), "import");
+  return import;
+}
+
+std::string Import::text() const {
+  if (generation == Generation(0)) {
+    return {};
+  }
+  return donor ? fmt::format("{} {} {}", generation, *donor, last.text()) : fmt::to_string(generation.value);
+}
+
 std::optional<GroupState> parse_group(redis::Reply reply) {
   if (reply.size() == 0) {
     return std::nullopt;
@@ -86,6 +111,7 @@ std::optional<GroupState> parse_group(redis::Reply reply) {
   state.number = number_in(required("number"), "number");
   state.passed = generation_in(required("passed"), "passed");
   state.from = generation_in(required("from"), "from");
+  state.import = Import::parse(optional("import", ""));
   state.owner = required("owner");
   state.who = optional("who", "");
   state.fence = Fence(number_in(required("fence"), "fence"));
@@ -137,6 +163,7 @@ std::variant<Acquired, Held, NotRegistered> parse_acquire(redis::Reply reply) {
   acquired.cursor.entry = entry_in(reply[4].text(), "entry");
   acquired.passed = generation_in(reply[5].text(), "passed");
   acquired.from = generation_in(reply[6].text(), "from");
+  acquired.import = Import::parse(reply[7].text());
   return acquired;
 }
 
@@ -177,10 +204,10 @@ Renewed parse_renew(redis::Reply reply) {
   const std::string_view code = reply[0].text();
   if (code == "OK") {
     return {Kept::ok, Offset(number_in(reply[1].text(), "next")), number_in(reply[2].text(), "requests"),
-            std::string(reply[3].text())};
+            std::string(reply[3].text()), generation_in(reply[4].text(), "gen")};
   }
   if (const auto refusal = refusal_of(code)) {
-    return {*refusal, Offset(), 0, {}};
+    return {*refusal, Offset(), 0, {}, Generation()};
   }
   not_understood("renew", code);
 }

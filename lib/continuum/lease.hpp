@@ -18,12 +18,25 @@ struct Cursor {
   EntryId entry;
 };
 
+// How far a worker is with taking over what a generation moved to its partition (PROTOCOLS: Barriers). From
+// its beginning on, everything before that generation's barrier is handled and stands still.
+struct Import {
+  Generation generation;           // 0: nothing is being taken over
+  std::optional<Partition> donor;  // whose letters are being copied; those of lower ones are
+  EntryId last;                    // of its letters
+
+  // Throws Error{loss} for another text than text() makes.
+  static Import parse(std::string_view text);
+  [[nodiscard]] std::string text() const;
+};
+
 // Everything in the group hash, as inspect shows it.
 struct GroupState {
   Cursor cursor;
   std::uint64_t number = 0;  // of the last commit
   Generation passed;
   Generation from;
+  Import import;
   std::string owner;  // empty: nobody
   std::string who;    // the owner for people: HOST:PID
   Fence fence;
@@ -66,6 +79,7 @@ struct Acquired {
   Cursor cursor;
   Generation passed;
   Generation from;
+  Import import;
 };
 struct NotRegistered {};
 
@@ -106,6 +120,7 @@ struct Renewed {
   Offset next;                 // of the log
   std::uint64_t requests = 0;  // counts what operators ask for; a change is a reason to look at the held keys
   std::string paused;          // by whom and why; empty: not
+  Generation generation;       // of the partition
 };
 [[nodiscard]] Renewed parse_renew(redis::Reply reply);
 // What commit answers (commit.hpp).

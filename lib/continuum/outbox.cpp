@@ -3,6 +3,7 @@
 #include "continuum/error.hpp"
 #include "continuum/event.hpp"
 #include "continuum/names.hpp"
+#include "continuum/resize_steps.hpp"
 
 #include <asio/co_spawn.hpp>
 #include <asio/detached.hpp>
@@ -18,7 +19,9 @@ constexpr std::size_t frame_bytes = 192 << 10;  // of events before compression
 // Of one round: it is held three times, as read, as lines and as a request.
 constexpr std::size_t round_bytes = std::size_t{4} << 20;
 constexpr std::size_t round_entries_max = 1'000;
-constexpr Milliseconds generation_poll{100};
+constexpr Milliseconds generation_poll{20};
+// A coordinator that is alive needs far less: after this the resize is finished from here.
+constexpr Milliseconds help_after{1'000};
 // A server that was restarted may hold again what was gone from the outbox.
 constexpr Milliseconds idle_check{5'000};
 constexpr std::uint32_t refusals_max = 10;
@@ -180,6 +183,11 @@ asio::awaitable<void> Outbox::round() {
     const auto replies = co_await ask(std::move(request));
     if (!replies) {
       co_return;
+    }
+    for (std::size_t i = 0; i < sent.size(); ++i) {
+      if ((*replies)[i][0].text() == "BEHIND") {
+        co_await seal_again(client_, target_.topic(), sent[i].partition);
+      }
     }
     if (!acknowledged(*replies, sent)) {
       begin_again();
@@ -347,6 +355,7 @@ asio::awaitable<void> Outbox::take_over(const Reading& reading) {
 }
 
 asio::awaitable<bool> Outbox::wait_for_generation() {
+  const auto began = Clock::now();
   while (!stopping_) {
     redis::Request request;
     request_topic(request, target_.topic().name);
@@ -369,6 +378,10 @@ asio::awaitable<bool> Outbox::wait_for_generation() {
       co_return true;
     }
     set_waits_for(fmt::format("topic {}, which is emitted to, is being resized", target_.topic().name));
+    if (Clock::now() - began >= help_after && target_.topic().pending) {
+      (void)co_await finish_resize(client_, target_.topic());
+      continue;
+    }
     co_await wake_.wait(Clock::now() + generation_poll);
   }
   co_return false;

@@ -43,6 +43,7 @@ asio::awaitable<std::optional<Acquired>> PartitionWorker::acquire() {
       const bool fenced = lapsed && *lapsed != acquired->fence;
       tenure_.fence = acquired->fence;
       tenure_.passed = acquired->passed;
+      import_ = acquired->import;
       tenure_.lapsed = false;
       extend(sent);
       if (std::exchange(told_held_, false)) {
@@ -112,10 +113,19 @@ asio::awaitable<void> PartitionWorker::hold(const Acquired& acquired) {
   commit_failed_ = false;
   abandoned_ = false;
   began_ = false;
+  cross_at_ = {};
+  cross_pause_ = Milliseconds(0);
+  tidy_at_ = {};
+  not_in_force_since_.reset();
+  tidying_ = true;
+  retired_ = false;
   holding_ = true;
   std::exception_ptr error;
   try {
     if (co_await learn_end()) {
+      if (std::max(acquired.passed, acquired.import.generation) > place_.topic.active) {
+        co_await refresh_topic();
+      }
       start_outbox();
       co_await refuse_left_outputs();
       // An archive keeps the order of the log, and waits for nobody.
@@ -340,6 +350,7 @@ asio::awaitable<bool> PartitionWorker::learn_end() {
   renewed(*fence, sent, answer);
   if (answer.kept == Kept::ok && !end_) {
     end_ = answer.next;
+    end_generation_ = answer.generation;
   }
   if (answer.kept == Kept::ok && answer.next < expected_) {
     fail_lost_events(answer.next, expected_);

@@ -58,6 +58,9 @@ void PartitionWorker::make_sink(const Cursor& start) {
     sink_ = place_.options.handles() ? make_dispatcher(place_, tenure_, start, wake_)
                                      : make_printer(place_, tenure_, start, wake_);
   }
+  if (HeldEvents* const held = sink_->held()) {
+    held->set_frozen([this](std::string_view key) { return is_frozen(key); });
+  }
   pause_sink();
 }
 
@@ -150,6 +153,12 @@ asio::awaitable<void> PartitionWorker::work() {
     if (!ours()) {
       co_return;
     }
+    if (tidying_ && Clock::now() >= tidy_at_ && !committing_ && !finishing_ && !sink_->takes_barriers()) {
+      co_await tidy_up();
+      if (!ours()) {
+        co_return;
+      }
+    }
     tell_state();
     if (commit_due(Clock::now())) {
       start_commit();
@@ -164,7 +173,8 @@ asio::awaitable<void> PartitionWorker::work() {
     }
     const FetchedEntry* const front = queue_->front();
     if (front != nullptr && front->entry.barrier && !sink_->takes_barriers() && !finishing_ &&
-        sink_->empty() && !sink_->running() && all_committed() && outbox_drained()) {
+        Clock::now() >= cross_at_ && sink_->empty() && !sink_->running() && all_committed() &&
+        outbox_drained()) {
       co_await cross_barrier();
       continue;
     }
@@ -204,9 +214,12 @@ bool PartitionWorker::feed() {
 bool PartitionWorker::ended() {
   const Cursor finished = sink_->finished();
   const bool drained = place_.options.ending == Ending::drained && !sink_->releasing() &&
-                       (end_entry_ ? finished.entry >= *end_entry_ : finished.offset >= *end_);
+                       (end_entry_ ? finished.entry >= *end_entry_ : finished.offset >= *end_) &&
+                       // Others may wait for us at the barrier there.
+                       (tenure_.passed >= end_generation_ || sink_->takes_barriers());
   const bool spent = place_.budget.spent() && sink_->settled();
-  if (!staying() || drained || spent) {
+  const bool left_ring = retired_ && !shared();
+  if (!staying() || drained || spent || left_ring) {
     sink_->finish();
     finishing_ = true;
   }
@@ -228,6 +241,12 @@ Clock::time_point PartitionWorker::next_time() const {
   auto next = Clock::now() + std::chrono::duration_cast<Clock::duration>(lease_left);
   if (!committing_ && !all_committed()) {
     next = std::min(next, committed_at_ + std::chrono::duration_cast<Clock::duration>(commit_every));
+  }
+  if (tidying_ && !sink_->takes_barriers()) {
+    next = std::min(next, std::max(tidy_at_, Clock::now()));
+  }
+  if (const FetchedEntry* const front = queue_->front(); front != nullptr && front->entry.barrier) {
+    next = std::min(next, std::max(cross_at_, Clock::now() + Milliseconds(1)));
   }
   return std::min(next, sink_->next_time().value_or(next));
 }

@@ -5,13 +5,17 @@
 #include "continuum/commit.hpp"
 #include "continuum/lease.hpp"
 #include "continuum/outbox.hpp"
+#include "continuum/ring.hpp"
+#include "continuum/ring_change.hpp"
 #include "continuum/sink.hpp"
 
 #include <algorithm>
 #include <exception>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 
 namespace continuum {
@@ -20,6 +24,21 @@ enum class Stopping : std::uint8_t {
   no,
   drain,  // what runs is finished
   now,    // what runs is killed
+};
+
+// The rings of a topic, made when they are asked for.
+class Rings {
+ public:
+  explicit Rings(const Topic& topic) : topic_(topic) {}
+  // nullptr: the topic does not describe it.
+  [[nodiscard]] const Ring* of(Generation generation);
+  // Those that had keys before `generation` which are `to`'s in it; of one that is in force.
+  [[nodiscard]] const std::vector<Partition>& donors(Generation generation, Partition to);
+
+ private:
+  const Topic& topic_;
+  std::map<Generation, Ring> rings_;
+  std::map<Generation, Donors> donors_;
 };
 
 // What the stories of one worker have in common.
@@ -35,6 +54,9 @@ struct Shift {
   // For a person: what happens to many partitions at once is said once.
   std::function<void(const std::string& what, Partition partition)> tell;
   std::string handlers;  // fingerprint of their directory; empty: there is none
+  // The topic as somebody has just read it: the workplace's is brought up to date.
+  std::function<void(const Topic& topic)> saw_topic;
+  Rings* rings = nullptr;
 };
 
 class PartitionWorker {
@@ -63,6 +85,12 @@ class PartitionWorker {
   [[nodiscard]] EntryId archived() const { return sink_ ? sink_->finished().entry : EntryId{}; }
   [[nodiscard]] bool archives() const { return place_.options.archive.has_value(); }
   [[nodiscard]] Generation passed() const { return sink_ ? sink_->passed(tenure_.passed) : tenure_.passed; }
+  // Out of the ring, with everything that was in it handled, or taken over by others.
+  [[nodiscard]] bool retired() const { return retired_; }
+  // Its story has ended, and it is to be told once more: the partition is in the ring again.
+  void begin_again();
+  // The workplace's topic has another ring.
+  void ring_changed();
 
   // --- of workers that share. A pinned partition is wanted from its beginning to its end.
 
@@ -134,10 +162,26 @@ class PartitionWorker {
   [[nodiscard]] bool outbox_drained() const { return !outbox_ || outbox_->drained(); }
   [[nodiscard]] bool outbox_may_be_left() const;
 
-  // --- barriers
+  // --- barriers: barrier.cpp
   asio::awaitable<void> cross_barrier();
   asio::awaitable<void> reach(Generation generation);
-  asio::awaitable<bool> ready_for(Generation generation);
+  asio::awaitable<bool> cross(Generation generation, Cursor behind);
+  asio::awaitable<void> refresh_topic();
+  asio::awaitable<bool> in_force(Generation generation);
+  asio::awaitable<bool> have_passed(const std::set<Partition>& partitions, Generation generation);
+  asio::awaitable<bool> drop_departed();
+  asio::awaitable<bool> drop_letters(const std::vector<HeldKey>& keys);
+  asio::awaitable<bool> take_over_letters(Generation generation);
+  asio::awaitable<bool> copy_letters(Generation generation, Partition donor, EntryId after);
+  asio::awaitable<bool> commit_beside(Commit what);  // false: not ours any more
+  asio::awaitable<bool> commit_between(Commit what);
+  [[nodiscard]] Commit commit_at(const Cursor& cursor, Generation passed, std::optional<Import> import) const;
+  [[nodiscard]] bool is_in(Generation generation) const;
+  asio::awaitable<void> tidy_up();
+  [[nodiscard]] bool is_mine(Generation generation, std::string_view key) const;
+  [[nodiscard]] bool leaves_with(Generation generation, std::string_view key) const;
+  [[nodiscard]] bool is_frozen(std::string_view key) const;
+  [[nodiscard]] bool out_of_ring() const;
   asio::awaitable<bool> pause();  // false: stopping or lost
 
   // --- loss
@@ -173,6 +217,15 @@ class PartitionWorker {
   std::optional<Offset> end_;  // where a drained run ends
   // Likewise, of an archive: it has the barriers at the end, too.
   std::optional<EntryId> end_entry_;
+  Generation end_generation_;  // and what it has to pass before
+
+  Import import_;
+  Clock::time_point cross_at_{};  // not before
+  Milliseconds cross_pause_{0};   // between the last two attempts
+  Clock::time_point tidy_at_{};   // likewise
+  std::optional<Clock::time_point> not_in_force_since_;
+  bool tidying_ = true;  // there may be letters of keys that others have now, or nothing left to do
+  bool retired_ = false;
   bool finishing_ = false;  // nothing more is started in this tenure
   bool over_ = false;       // there is nothing left to do here
   bool halted_ = false;

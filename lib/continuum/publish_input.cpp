@@ -10,11 +10,15 @@
 namespace continuum {
 namespace {
 
-constexpr std::string_view by_position = "position";
 // Open batches over all partitions. More partitions than this allows frames for get smaller frames.
 constexpr std::size_t open_bytes_max = std::size_t{32} << 20;
 
-// digest = XXH3-64 chained over (position, line): docs/formats.md, "Producer digest".
+bool is_blank(std::string_view text) {
+  return text.find_first_not_of(" \t\r") == std::string_view::npos;
+}
+
+}  // namespace
+
 std::uint64_t chained(std::uint64_t chain, Position position, std::uint64_t line_hash) {
   const std::array<std::uint64_t, 3> link{chain, position.value, line_hash};
   return XXH3_64bits(link.data(), sizeof link);
@@ -28,19 +32,15 @@ std::uint64_t digest_value(const std::string& text) {
   return std::strtoull(text.c_str(), nullptr, 16);
 }
 
-bool is_blank(std::string_view text) {
-  return text.find_first_not_of(" \t\r") == std::string_view::npos;
-}
-
-}  // namespace
-
 PublishInput::PublishInput(const PublishOptions& options, const Topic& topic, const Stored& stored,
                            std::vector<LineSource> sources, int wake, const PublishHooks& hooks,
-                           std::function<void(BatchPointer)> ready, Budget& budget, InputCounters& counters)
+                           std::function<void(BatchPointer)> ready, std::function<void()> paused,
+                           Budget& budget, InputCounters& counters)
     : options_(options),
       frames_(topic.settings.frames),
       hooks_(hooks),
       ready_(std::move(ready)),
+      paused_(std::move(paused)),
       budget_(budget),
       counters_(counters),
       wrapper_(options.wrap),
@@ -49,6 +49,12 @@ PublishInput::PublishInput(const PublishOptions& options, const Topic& topic, co
   for (const auto& [generation, description] : topic.rings) {
     if (generation > topic.active) {
       break;
+    }
+    for (const auto& member : description.members) {
+      lanes = std::max(lanes, member.partition.value + 1);
+    }
+    if (generation != topic.active && !stored.contains(generation)) {
+      continue;  // nothing of it is to be found again
     }
     Generations g{generation, std::make_unique<Ring>(description), {}};
     if (const auto found = stored.find(generation); found != stored.end()) {
@@ -66,9 +72,6 @@ PublishInput::PublishInput(const PublishOptions& options, const Topic& topic, co
         unmet_ += counted ? 0 : 1;
       }
     }
-    for (const auto& member : description.members) {
-      lanes = std::max(lanes, member.partition.value + 1);
-    }
     generations_.push_back(std::move(g));
   }
   lanes_.resize(lanes);
@@ -82,7 +85,11 @@ void PublishInput::run() {
     return oldest_ ? std::optional(*oldest_ + options_.linger) : std::nullopt;
   };
   Line line;
-  while (!stopped_.load(std::memory_order_relaxed)) {
+  while (!stopped()) {
+    if (pausing()) {
+      wait_for_resume();
+      continue;
+    }
     const auto got = [&] {
       try {
         return reader_.next(line);
@@ -105,6 +112,42 @@ void PublishInput::run() {
     reader_.wait(deadline());
   }
   flush();
+}
+
+void PublishInput::stop() {
+  {
+    const std::lock_guard lock(resume_mutex_);
+    stopped_.store(true, std::memory_order_relaxed);
+  }
+  resumed_.notify_all();
+}
+
+void PublishInput::wait_for_resume() {
+  flush();
+  paused_();
+  std::unique_lock lock(resume_mutex_);
+  resumed_.wait(lock, [&] { return !pausing() || stopped(); });
+}
+
+void PublishInput::resume(Generation generation, std::unique_ptr<Ring> ring,
+                          const std::map<Partition, std::uint64_t>& chains) {
+  {
+    const std::lock_guard lock(resume_mutex_);
+    for (const auto& member : ring->description().members) {
+      if (lanes_.size() <= member.partition.value) {
+        lanes_.resize(member.partition.value + 1);
+      }
+    }
+    for (auto& lane : lanes_) {
+      lane.chain = 0;
+    }
+    for (const auto& [partition, chain] : chains) {
+      lanes_.at(partition.value).chain = chain;
+    }
+    generations_.push_back({generation, std::move(ring), {}});
+    pausing_.store(false, std::memory_order_relaxed);
+  }
+  resumed_.notify_all();
 }
 
 void PublishInput::take(const Line& line) {
@@ -155,6 +198,9 @@ void PublishInput::add(Partition partition, const Line& line, Position position)
     // A flood goes on as it came: as large as the batch before, without growing there step by step.
     lane.batch->lines.reserve(lane.bytes_before + lane.bytes_before / 8);
     lane.batch->positions.reserve(lane.events_before + lane.events_before / 8);
+    if (!options_.producer.empty()) {
+      lane.batch->line_hashes.reserve(lane.events_before + lane.events_before / 8);
+    }
     open_lanes_.push_back(partition.value);
     if (!oldest_) {
       oldest_ = std::chrono::steady_clock::now();
@@ -166,7 +212,9 @@ void PublishInput::add(Partition partition, const Line& line, Position position)
   batch.positions.push_back(position);
   open_bytes_ += batch.lines.size() - before;
   if (!options_.producer.empty()) {
-    lane.chain = chained(lane.chain, position, XXH3_64bits(line.text.data(), line.text.size()));
+    const auto line_hash = XXH3_64bits(line.text.data(), line.text.size());
+    lane.chain = chained(lane.chain, position, line_hash);
+    batch.line_hashes.push_back(line_hash);
   }
   if (batch.lines.size() >= options_.frame_bytes || frames_ == Frames::single) {
     pass_on(lane);
@@ -280,7 +328,7 @@ void PublishInput::keep_rate() {
     return;
   }
   flush();
-  while (std::chrono::steady_clock::now() < due && !stopped_.load(std::memory_order_relaxed)) {
+  while (std::chrono::steady_clock::now() < due && !stopped() && !pausing()) {
     reader_.wait_only(due);
   }
 }

@@ -4,6 +4,8 @@
 #include "continuum/log.hpp"
 #include "continuum/publish_input.hpp"
 #include "continuum/redis_client.hpp"
+#include "continuum/reroute.hpp"
+#include "continuum/resize_steps.hpp"
 
 #include <asio/posix/stream_descriptor.hpp>
 #include <asio/post.hpp>
@@ -12,7 +14,9 @@
 #include <unistd.h>
 
 #include <array>
+#include <iterator>
 #include <random>
+#include <set>
 #include <thread>
 
 namespace continuum {
@@ -25,6 +29,8 @@ constexpr Milliseconds progress_interval{100};
 constexpr Milliseconds goodbye{1'000};
 // After a clean end nobody sends for an unnamed producer again; late bytes of a dead connection still might.
 constexpr std::uint64_t ended_producer_seconds = 600;
+// As long as append lets it live.
+constexpr std::uint64_t unnamed_producer_ms = 86'400'000;
 
 std::string random_name() {
   constexpr std::string_view letters = "0123456789abcdefghjkmnpqrstvwxyz";
@@ -50,6 +56,7 @@ class Publisher {
       : client_(redis::client_of(session)),
         io_(redis::io_of(session)),
         topic_(topic),
+        frames_(topic.settings.frames),
         options_(std::move(options)),
         hooks_(serialized(hooks)),
         acknowledgement_(client_, options_.acknowledge),
@@ -81,6 +88,7 @@ class Publisher {
   struct Lane {
     Position sent;   // last position of the chain as sent
     Position acked;  // last position that is known to be stored
+    Position most;   // that was ever sent
     std::size_t outstanding = 0;
     bool broken = false;             // an append was refused: nothing more is sent until all answers are in
     Position resume;                 // where the log stands, when broken
@@ -106,6 +114,7 @@ class Publisher {
 
   asio::awaitable<void> story(std::vector<LineSource> sources) {
     co_await acknowledgement_.verify();
+    in_memory_ = sources.size() == 1 && sources[0].descriptor < 0;
     // Not `named_ ? co_await … : …`: GCC 12 destroys the result of that too early.
     Stored stored;
     if (named_) {
@@ -114,31 +123,27 @@ class Publisher {
     if (const auto found = stored.find(topic_.active); found != stored.end()) {
       for (const auto& [partition, state] : found->second) {
         Lane& lane = lanes_[partition];
-        lane.sent = lane.acked = state.position;
+        lane.sent = lane.acked = lane.most = state.position;
       }
     }
-    const bool in_memory = sources.size() == 1 && sources[0].descriptor < 0;
+    learn_mine(stored);
     PublishInput input(
         options_, topic_, stored, std::move(sources), wake_, hooks_,
-        [this, in_memory](BatchPointer batch) {
-          if (in_memory) {
-            encode(encoder_, *batch, topic_.settings.frames);
-            send(std::move(batch));
-          } else {
-            to_encode_.push(std::move(batch));
-          }
-        },
-        budget_, counters_);
+        [this](BatchPointer batch) { encode_and_send(std::move(batch)); },
+        [this] { to_encode_.push(BatchQueue::Mark::paused); }, budget_, counters_);
     input_ = &input;
     start_helpers();
     std::thread reading;
     std::thread encoding;
-    if (in_memory) {
+    if (in_memory_) {
       // A few events at hand: threads would cost more than they save.
       read(input);
       input_ended_ = true;
     } else {
-      reading = std::thread([&] { read(input); });
+      reading = std::thread([&] {
+        read(input);
+        to_encode_.push(BatchQueue::Mark::ended);
+      });
       encoding = std::thread([&] { encode_all(); });
     }
     try {
@@ -151,6 +156,7 @@ class Publisher {
     input.stop();
     wake();
     budget_.close();
+    to_encode_.close();
     if (reading.joinable()) {
       reading.join();
       encoding.join();
@@ -176,18 +182,46 @@ class Publisher {
     } catch (const std::exception& e) {
       input_error_ = Error(ErrorKind::usage, fmt::format("reading the input failed: {}", e.what()));
     }
-    to_encode_.end();
   }
 
   void encode_all() {
-    while (auto batch = to_encode_.pop()) {
-      encode(encoder_, *batch, topic_.settings.frames);
-      asio::post(io_, [this, b = std::move(batch)]() mutable { send(std::move(b)); });
+    for (;;) {
+      auto [batch, mark] = to_encode_.pop();
+      if (mark == BatchQueue::Mark::closed) {
+        return;
+      }
+      if (batch) {
+        encode(encoder_, *batch, frames_);
+        asio::post(io_, [this, b = std::move(batch)]() mutable { send(std::move(b)); });
+      } else {
+        asio::post(io_, [this, m = mark] { arrive(m); });
+      }
     }
-    asio::post(io_, [this] {
-      input_ended_ = true;
-      arrived_.notify();
-    });
+  }
+
+  // Whatever was put into the queue before has been sent, or is in unstored_.
+  void arrive(BatchQueue::Mark mark) {
+    switch (mark) {
+      case BatchQueue::Mark::paused:
+        input_paused_ = true;
+        break;
+      case BatchQueue::Mark::ended:
+        input_ended_ = true;
+        break;
+      default:
+        rerouting_ = false;
+        break;
+    }
+    arrived_.notify();
+  }
+
+  void encode_and_send(BatchPointer batch) {
+    if (in_memory_) {
+      encode(encoder_, *batch, frames_);
+      send(std::move(batch));
+    } else {
+      to_encode_.push(std::move(batch));
+    }
   }
 
   void wake() const {
@@ -206,21 +240,33 @@ class Publisher {
       no_log();
     }
     epoch_ = answer[0][1].number();
-    redis::Request open;
-    const auto partitions = topic_.partitions();
+    // Not before: an earlier process may have followed the ring further than we knew.
+    topic_ = co_await reload_topic(client_, topic_.name, topic_.log_id);
+    co_return co_await open(topic_);
+  }
+
+  // What is stored, over all generations up to the active one.
+  asio::awaitable<Stored> open(const Topic& topic) {
+    redis::Request request;
+    const auto partitions = topic.partitions();
     for (const auto p : partitions) {
-      open.run(redis::Script::open, {meta_key(topic_.name, p), producer_key(topic_.name, p, producer_)},
-               topic_.log_id, epoch_);
+      const auto key = producer_key(topic.name, p, producer_);
+      if (named_) {
+        request.run(redis::Script::open, {meta_key(topic.name, p), key}, topic.log_id, epoch_);
+      } else {
+        // Also a write: what follows on this connection confirms what is read.
+        request.command("PEXPIRE", key, unnamed_producer_ms).command("HGETALL", key);
+      }
     }
-    acknowledgement_.ask(open);
-    const auto opened = co_await client_.call(std::move(open));
+    acknowledgement_.ask(request);
+    const auto replies = co_await client_.call(std::move(request));
     Stored stored;
     for (std::size_t i = 0; i < partitions.size(); ++i) {
-      if (const auto code = opened[i][0].text(); code != "OK") {
-        code == "FENCED" ? fenced() : no_log();
+      if (named_ && replies[i][0].text() != "OK") {
+        replies[i][0].text() == "FENCED" ? fenced() : no_log();
       }
-      const auto fields = opened[i][1];
-      for (const auto& [generation, ring] : topic_.rings) {
+      const auto fields = named_ ? replies[i][1] : replies[2 * i + 1];
+      for (Generation generation(1); generation <= topic.active; ++generation) {
         if (const auto position = fields.field(fmt::format("pos.{}", generation))) {
           const auto digest = fields.field(fmt::format("dig.{}", generation));
           stored[generation][partitions[i]] = {Position(std::stoull(std::string(*position))),
@@ -228,12 +274,135 @@ class Publisher {
         }
       }
     }
+    const std::size_t writes = partitions.size() * (named_ ? 1 : 2);
+    confirmed_ = acknowledgement_.confirmed(replies, writes);
     co_return stored;
+  }
+
+  // --- the ring has changed (PROTOCOLS: Producer resume)
+
+  // All answers are in, and nothing more is sent until this is done.
+  asio::awaitable<void> follow_ring() {
+    co_await pause_input();
+    for (auto& [partition, lane] : lanes_) {
+      touched_.insert(partition);
+      std::move(lane.again.begin(), lane.again.end(), std::back_inserter(unstored_));
+      lane.again.clear();
+    }
+    auto next =
+        co_await await_generation(client_, topic_.name, topic_.log_id, *told_, [this] { return stops_ < 2; });
+    if (!next) {
+      fail(ErrorKind::interrupted, "interrupted while the topic {} is being resized", topic_.name);
+    }
+    const Stored stored = co_await open(*next);
+    require_kept(stored);
+    topic_ = *std::move(next);
+
+    std::map<Generation, Ring> rings;
+    for (const auto& [generation, ring] : topic_.rings) {
+      if (generation == topic_.active || stored.contains(generation)) {
+        rings.emplace(generation, ring);
+      }
+    }
+    RerouteRules rules{topic_.active, options_.frame_bytes, frames_, RerouteRules::Digest::none};
+    if (named_) {
+      rules.digest = options_.wrap.position ? RerouteRules::Digest::position : RerouteRules::Digest::chained;
+    }
+    auto rerouted = reroute(std::exchange(unstored_, {}), stored, rings, rules);
+    lanes_.clear();
+    if (const auto begun = stored.find(topic_.active); begun != stored.end()) {
+      for (const auto& [partition, state] : begun->second) {
+        Lane& lane = lanes_[partition];
+        lane.sent = lane.acked = lane.most = state.position;
+      }
+    }
+    told_.reset();
+    for (const auto& batch : rerouted.stored) {
+      confirm(*batch, std::nullopt,
+              confirmed_ ? StoredBatch::Status::stored : StoredBatch::Status::unconfirmed);
+      budget_.give(batch->lines.size());
+    }
+    for (auto& batch : rerouted.unstored) {
+      encode_and_send(std::move(batch));
+    }
+    resume_input(std::make_unique<Ring>(topic_.ring()), rerouted.chains);
+  }
+
+  // Until everything that was read is in unstored_.
+  asio::awaitable<void> pause_input() {
+    if (in_memory_) {
+      co_return;
+    }
+    input_->pause();
+    budget_.lift();
+    wake();
+    while (rerouting_ || (!input_paused_ && !input_ended_)) {
+      co_await arrived_.wait();
+    }
+    budget_.restore();
+  }
+
+  void resume_input(std::unique_ptr<Ring> ring, const std::map<Partition, std::uint64_t>& chains) {
+    if (in_memory_) {
+      return;
+    }
+    rerouting_ = true;
+    to_encode_.push(BatchQueue::Mark::rerouted);
+    std::uint64_t count = 0;
+    [[maybe_unused]] const auto n = ::read(wake_, &count, sizeof count);
+    if (stops_ > 0) {
+      wake();
+    }
+    input_paused_ = false;
+    input_->resume(topic_.active, std::move(ring), chains);
+  }
+
+  // What was confirmed must still be there, and what we did not send cannot be: positions tell what is ours
+  // only as long as nobody else writes under our name.
+  void require_kept(const Stored& stored) {
+    const auto position_in = [&](Generation generation, Partition partition) {
+      const auto in = stored.find(generation);
+      if (in == stored.end() || !in->second.contains(partition)) {
+        return Position();
+      }
+      return in->second.at(partition).position;
+    };
+    for (const auto& [partition, lane] : lanes_) {
+      Position& most = mine_[topic_.active][partition];
+      most = std::max(most, lane.most);
+      if (const auto has = position_in(topic_.active, partition); has < lane.acked) {
+        fail_lost(partition, lane.acked, has);
+      }
+    }
+    for (const auto& [generation, partitions] : stored) {
+      for (const auto& [partition, state] : partitions) {
+        const auto in = mine_.find(generation);
+        if (in == mine_.end() || !in->second.contains(partition) ||
+            in->second.at(partition) < state.position) {
+          fail(ErrorKind::server,
+               "{}: an earlier process published as producer {} while this one began: run it again, it "
+               "continues where that one stopped",
+               place(topic_.name, partition), producer_);
+        }
+      }
+    }
+  }
+
+  void learn_mine(const Stored& stored) {
+    for (const auto& [generation, partitions] : stored) {
+      for (const auto& [partition, state] : partitions) {
+        mine_[generation][partition] = state.position;
+      }
+    }
   }
 
   // --- sending and acknowledging, on the calling thread
 
   void send(BatchPointer batch) {
+    if (told_) {
+      unstored_.push_back(std::move(batch));
+      return;
+    }
     Lane& lane = lanes_[batch->partition];
     if (lane.broken) {
       lane.again.push_back(std::move(batch));
@@ -248,6 +417,7 @@ class Publisher {
                 batch->encoding == Encoding::plain ? batch->lines : batch->frame, producer_);
     acknowledgement_.ask(request);
     lane.sent = batch->last();
+    lane.most = std::max(lane.most, lane.sent);
     ++lane.outstanding;
     auto answer = client_.call(std::move(request));
     in_flight_.push_back({std::move(batch), std::move(answer)});
@@ -257,7 +427,11 @@ class Publisher {
   asio::awaitable<void> acknowledge_all() {
     for (;;) {
       while (in_flight_.empty()) {
-        if (input_ended_) {
+        if (told_) {
+          co_await follow_ring();
+          continue;
+        }
+        if (input_ended_ && !rerouting_) {
           co_return;
         }
         co_await arrived_.wait();
@@ -266,6 +440,9 @@ class Publisher {
       co_await acknowledgement_.verify();
       auto batch = std::move(in_flight_.front().batch);
       in_flight_.pop_front();
+      if (replies[0][0].text() == "BEHIND") {
+        co_await seal_again(client_, topic_, batch->partition);
+      }
       acknowledge(std::move(batch), replies);
     }
   }
@@ -290,20 +467,19 @@ class Publisher {
     } else if (code == "GAP") {
       const Position position(replies[0][1].number());
       if (position < lane.acked) {
-        fail(ErrorKind::loss,
-             "{} lost events of topic {}, partition {}: it had confirmed up to line {} and now has only up "
-             "to line {}. {}",
-             client_.address().text(), topic_.name, batch->partition, lane.acked, position,
-             named_ ? "Run the same command again to store them again"
-                    : "Did it restart or fail over? `continuum inspect` shows what it has");
+        fail_lost(batch->partition, lane.acked, position);
       }
       lane.broken = true;
       lane.resume = position;
       lane.again.push_back(std::move(batch));
+    } else if (code == "STALE") {
+      told_ = std::max(told_.value_or(Generation()),
+                       Generation(static_cast<Generation::rep>(replies[0][1].number())));
+      unstored_.push_back(std::move(batch));
     } else {
       refuse(code, *batch);
     }
-    if (lane.broken && lane.outstanding == 0) {
+    if (lane.broken && lane.outstanding == 0 && !told_) {
       resend(lane);
     }
   }
@@ -331,12 +507,11 @@ class Publisher {
 
   [[noreturn]] void refuse(std::string_view code, const Batch& batch) const {
     const auto at = place(topic_.name, batch.partition);
-    if (code == "STALE") {
-      fail(ErrorKind::server, "{}: the ring of the topic has changed while publishing: run it again{}", at,
-           named_ ? ", it continues where it stopped" : "");
-    }
     if (code == "BEHIND") {
-      fail(ErrorKind::loss, "{}: the partition is at an older ring than the topic: the server lost a resize",
+      fail(ErrorKind::loss,
+           "{}: the partition was at an older ring than the topic: the server lost its part of a resize, and "
+           "what was stored there meanwhile under the older one may be out of order. It is sealed now; see "
+           "docs/operations.md",
            at);
     }
     if (code == "FENCED") {
@@ -352,6 +527,15 @@ class Publisher {
     }
     fail(ErrorKind::server, "{}: the server gave an answer to append that this version does not know: {}", at,
          code);
+  }
+
+  [[noreturn]] void fail_lost(Partition partition, Position confirmed, Position has) const {
+    fail(ErrorKind::loss,
+         "{} lost events of topic {}, partition {}: it had confirmed up to line {} and now has only up "
+         "to line {}. {}",
+         client_.address().text(), topic_.name, partition, confirmed, has,
+         named_ ? "Run the same command again to store them again"
+                : "Did it restart or fail over? `continuum inspect` shows what it has");
   }
 
   [[noreturn]] void no_log() const {
@@ -383,6 +567,9 @@ class Publisher {
           lost(*batch);
         }
       }
+      for (const auto& batch : std::exchange(unstored_, {})) {
+        lost(*batch);
+      }
     } catch (const Error&) {
       // The output is gone too; the first error is the one to tell.
     }
@@ -394,6 +581,9 @@ class Publisher {
     }
     redis::Request request;
     for (const auto& [partition, lane] : lanes_) {
+      touched_.insert(partition);
+    }
+    for (const auto partition : touched_) {
       request.command("EXPIRE", producer_key(topic_.name, partition, producer_), ended_producer_seconds);
     }
     if (!request.empty()) {
@@ -478,7 +668,8 @@ class Publisher {
 
   redis::Client& client_;
   asio::io_context& io_;
-  const Topic& topic_;
+  Topic topic_;
+  const Frames frames_;  // also for the encoding thread
   PublishOptions options_;
   std::mutex hooks_mutex_;
   PublishHooks hooks_;
@@ -493,8 +684,17 @@ class Publisher {
   FrameEncoder encoder_;
   PublishInput* input_ = nullptr;
   std::optional<Error> input_error_;  // written by the reading thread before it ends
+  bool in_memory_ = false;
   bool input_ended_ = false;
+  bool input_paused_ = false;
+  bool rerouting_ = false;  // batches of the last follow_ring() are still being encoded
   std::map<Partition, Lane> lanes_;
+  std::set<Partition> touched_;  // in earlier generations
+  // Highest positions that this process found or sent.
+  std::map<Generation, std::map<Partition, Position>> mine_;
+  std::optional<Generation> told_;      // a partition is there already: nothing is sent
+  std::vector<BatchPointer> unstored_;  // meanwhile
+  bool confirmed_ = true;               // what open() found
   std::deque<InFlight> in_flight_;
   PublishSummary summary_;
   Signal arrived_;

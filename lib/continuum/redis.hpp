@@ -59,6 +59,7 @@ enum class Script : std::uint8_t {
   begin,
   seal,
   activate,
+  abort,
   join,
   take_cursor,
   move_cursor,
@@ -69,7 +70,7 @@ enum class Script : std::uint8_t {
   audit,
   unregister,
 };
-inline constexpr std::size_t script_count = 26;
+inline constexpr std::size_t script_count = 27;
 
 // One or more commands that are sent together and answered together.
 class Request {

@@ -21,7 +21,8 @@ constexpr std::chrono::seconds wanted_for{2};
 
 }  // namespace
 
-RetentionKeeper::RetentionKeeper(Shift& shift, std::span<const std::unique_ptr<PartitionWorker>> partitions)
+RetentionKeeper::RetentionKeeper(Shift& shift,
+                                 const std::vector<std::unique_ptr<PartitionWorker>>& partitions)
     : shift_(shift), partitions_(partitions), wake_(shift.place.executor) {}
 
 void RetentionKeeper::close() {

@@ -13,6 +13,7 @@
 #include <span>
 #include <string>
 #include <utility>
+#include <vector>
 
 namespace continuum {
 
@@ -22,7 +23,7 @@ namespace continuum {
 class RetentionKeeper {
  public:
   // `partitions`: of this worker. Both outlive this.
-  RetentionKeeper(Shift& shift, std::span<const std::unique_ptr<PartitionWorker>> partitions);
+  RetentionKeeper(Shift& shift, const std::vector<std::unique_ptr<PartitionWorker>>& partitions);
 
   // Until close(). What goes wrong is told: events are handled nevertheless.
   asio::awaitable<void> run();
@@ -53,7 +54,7 @@ class RetentionKeeper {
   [[nodiscard]] bool tells(const std::string& group, Partition partition);
 
   Shift& shift_;
-  const std::span<const std::unique_ptr<PartitionWorker>> partitions_;
+  const std::vector<std::unique_ptr<PartitionWorker>>& partitions_;
   std::map<std::pair<std::string, Partition>, Clock::time_point> told_;
   bool closed_ = false;
   Wake wake_;

@@ -53,6 +53,21 @@ double largest(const std::vector<double>& shares) {
   return *std::ranges::max_element(shares);
 }
 
+// Calls visit(from, to) for each pair of different partitions between which `hash mod partitions` moves keys.
+// A hash with the remainders r and s has one place among the least common multiple of both numbers, and there
+// is one wherever r and s agree about their greatest common divisor.
+template <class Visit>
+void for_remainders(std::size_t before, std::size_t after, Visit visit) {
+  const std::size_t common = std::gcd(before, after);
+  for (std::size_t r = 0; r < before; ++r) {
+    for (std::size_t s = r % common; s < after; s += common) {
+      if (r != s) {
+        visit(Partition{static_cast<std::uint32_t>(r)}, Partition{static_cast<std::uint32_t>(s)});
+      }
+    }
+  }
+}
+
 }  // namespace
 
 std::vector<RingMove> moves(const Ring& before, const Ring& after) {
@@ -69,47 +84,32 @@ std::vector<RingMove> moves(const Ring& before, const Ring& after) {
       moves.push_back({pair.first, pair.second, std::ldexp(length, -64)});
     }
   } else {
-    // A hash with the remainders r and s has one place among the least common multiple of both numbers, and
-    // there is one wherever r and s agree about their greatest common divisor.
     const std::size_t n = before.description().members.size();
     const std::size_t m = after.description().members.size();
-    const std::size_t common = std::gcd(n, m);
     const double share = 1 / static_cast<double>(std::lcm(n, m));
-    for (std::size_t r = 0; r < n; ++r) {
-      for (std::size_t s = r % common; s < m; s += common) {
-        if (r != s) {
-          const Partition from{static_cast<std::uint32_t>(r)};
-          const Partition to{static_cast<std::uint32_t>(s)};
-          moves.push_back({from, to, share});
-        }
-      }
-    }
+    for_remainders(n, m, [&](Partition from, Partition to) { moves.push_back({from, to, share}); });
   }
   std::ranges::stable_sort(moves, [](const RingMove& a, const RingMove& b) { return a.share > b.share; });
   return moves;
 }
 
-std::vector<Partition> donors(const Ring& before, const Ring& after, Partition to) {
+Donors donors(const Ring& before, const Ring& after) {
   check_comparable(before, after);
-  std::vector<Partition> donors;
+  Donors donors;
   if (has_points(before.description().algorithm)) {
-    for_stretches(before, after, [&](Partition had, Partition has, double) {
-      if (had != to && has == to) {
-        donors.push_back(had);
+    for_stretches(before, after, [&](Partition from, Partition to, double) {
+      if (from != to) {
+        donors[to].push_back(from);
       }
     });
   } else {
-    const std::size_t n = before.description().members.size();
-    const std::size_t m = after.description().members.size();
-    const std::size_t common = std::gcd(n, m);
-    for (std::size_t r = to.value % common; to.value < m && r < n; r += common) {
-      if (r != to.value) {
-        donors.push_back(Partition{static_cast<std::uint32_t>(r)});
-      }
-    }
+    for_remainders(before.description().members.size(), after.description().members.size(),
+                   [&](Partition from, Partition to) { donors[to].push_back(from); });
   }
-  std::sort(donors.begin(), donors.end());
-  donors.erase(std::unique(donors.begin(), donors.end()), donors.end());
+  for (auto& [to, givers] : donors) {
+    std::ranges::sort(givers);
+    givers.erase(std::unique(givers.begin(), givers.end()), givers.end());
+  }
   return donors;
 }
 

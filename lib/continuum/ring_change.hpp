@@ -5,6 +5,7 @@
 #include "continuum/types.hpp"
 
 #include <cstdint>
+#include <map>
 #include <vector>
 
 namespace continuum {
@@ -18,8 +19,10 @@ struct RingMove {
 // Every pair of partitions between which keys move, the largest share first.
 [[nodiscard]] std::vector<RingMove> moves(const Ring& before, const Ring& after);
 
-// The partitions that had keys before which are `to`'s after, ascending.
-[[nodiscard]] std::vector<Partition> donors(const Ring& before, const Ring& after, Partition to);
+// By partition that gets keys: those that had them before, ascending. A partition that gets none is not in
+// it.
+using Donors = std::map<Partition, std::vector<Partition>>;
+[[nodiscard]] Donors donors(const Ring& before, const Ring& after);
 
 // The share of the key space that any `hash mod partitions` moves when their number changes.
 [[nodiscard]] double moved_by_modulo(std::uint64_t before, std::uint64_t after);

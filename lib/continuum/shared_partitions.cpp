@@ -55,17 +55,37 @@ SharedPartitions::SharedPartitions(Shift& shift, const WorkOptions& options,
   const Milliseconds more(partitions.size() / partitions_per_millisecond);
   interval_ += more;
   hasty_interval_ += more;
-  const auto removals = removals_of(shift.place.topic);
-  for (const auto& worker : partitions) {
-    const Partition partition = worker->partition();
-    Place place{
-        worker.get(), group_key(shift.place.topic.name, partition, options.group), {}, {}, {}, {}, {}};
-    if (const auto removal = removals.find(partition); removal != removals.end()) {
-      place.last = removal->second;
-    }
-    told_.first.push_back(partition);  // to be alone with all of them is nothing to speak of
-    places_.push_back(std::move(place));
+  ring_changed(partitions);
+  for (const Place& place : places_) {
+    told_.first.push_back(place.worker->partition());  // to be alone with all of them is nothing to speak of
   }
+}
+
+void SharedPartitions::add(PartitionWorker& worker) {
+  const auto behind = std::find_if(places_.begin(), places_.end(), [&](const Place& place) {
+    return place.worker->partition() > worker.partition();
+  });
+  Place place;
+  place.worker = &worker;
+  place.group_key = group_key(shift_.place.topic.name, worker.partition(), options_.group);
+  places_.insert(behind, std::move(place));
+}
+
+void SharedPartitions::ring_changed(std::span<const std::unique_ptr<PartitionWorker>> partitions) {
+  for (const auto& worker : partitions) {
+    const bool known = std::any_of(places_.begin(), places_.end(),
+                                   [&](const Place& place) { return place.worker == worker.get(); });
+    if (!known) {
+      add(*worker);
+    }
+  }
+  const auto removals = removals_of(shift_.place.topic);
+  for (Place& place : places_) {
+    const auto removal = removals.find(place.worker->partition());
+    place.last = removal == removals.end() ? std::nullopt : std::optional(removal->second);
+  }
+  settled_ = false;
+  wake_.notify();
 }
 
 void SharedPartitions::close() {
@@ -116,24 +136,37 @@ asio::awaitable<void> SharedPartitions::say_goodbye() {
 
 asio::awaitable<void> SharedPartitions::learn_ends() {
   redis::Request request;
+  std::vector<Partition> asked;
   for (const Place& place : places_) {
-    request.command("HGET", meta_key(shift_.place.topic.name, place.worker->partition()), "next");
+    asked.push_back(place.worker->partition());
+    request.command("HMGET", meta_key(shift_.place.topic.name, asked.back()), "next", "gen");
   }
   const redis::Replies replies = co_await shift_.control.call(std::move(request));
-  for (std::size_t i = 0; i < places_.size(); ++i) {
+  for (std::size_t i = 0; i < asked.size(); ++i) {
+    Place& place = place_of(asked[i]);
     // A log that is gone is found out by who takes the partition.
-    places_[i].end = replies[i].is_nil() ? Offset(number_max) : Offset(replies[i].number());
+    const redis::Reply next = replies[i][0];
+    place.end = next.is_nil() ? Offset(number_max) : Offset(next.number());
+    place.end_generation =
+        Generation(next.is_nil() ? 0 : static_cast<Generation::rep>(replies[i][1].number()));
   }
   // One by one: with the id of an entry comes its frame.
-  for (std::size_t i = 0; i < places_.size() && options_.archive; ++i) {
+  for (std::size_t i = 0; i < asked.size() && options_.archive; ++i) {
     redis::Request last;
-    last.command("XREVRANGE", log_key(shift_.place.topic.name, places_[i].worker->partition()), "+", "-",
-                 "COUNT", 1);
+    last.command("XREVRANGE", log_key(shift_.place.topic.name, asked[i]), "+", "-", "COUNT", 1);
     const redis::Replies entries = co_await shift_.control.call(std::move(last));
     if (entries[0].size() > 0) {
-      places_[i].end_entry = EntryId::parse(entries[0][0][0].text()).value_or(EntryId{});
+      place_of(asked[i]).end_entry = EntryId::parse(entries[0][0][0].text()).value_or(EntryId{});
     }
   }
+}
+
+// Places may be added while we wait for an answer.
+SharedPartitions::Place& SharedPartitions::place_of(Partition partition) {
+  const auto place = std::find_if(places_.begin(), places_.end(),
+                                  [&](const Place& one) { return one.worker->partition() == partition; });
+  check(place != places_.end(), "places stay");
+  return *place;
 }
 
 // --- seeing
@@ -143,20 +176,25 @@ asio::awaitable<void> SharedPartitions::look() {
   // Alive for as long as its leases are, but not dead because it looks seldom.
   const Milliseconds alive = std::max(options_.lease, 4 * interval_);
   request.run(redis::Script::join, {members_key_}, member_, alive.count());
-  std::vector<Place*> asked;
+  std::vector<Partition> asked;
   for (Place& place : places_) {
     if (place.worker->holding()) {
       place.sighting.reset();
     } else {
+      const Partition partition = place.worker->partition();
       request.command("HMGET", place.group_key, "owner", "fence", "beat", "ttl", "who", "offset", "passed",
                       "entry");
-      asked.push_back(&place);
+      request.command("HGET", held_key(shift_.place.topic.name, partition, options_.group), "total");
+      asked.push_back(partition);
     }
   }
   const redis::Replies replies = co_await shift_.control.call(std::move(request));
   see_members(replies[0]);
   for (std::size_t i = 0; i < asked.size(); ++i) {
-    see(*asked[i], replies[i + 1]);
+    Place& place = place_of(asked[i]);
+    see(place, replies[2 * i + 1]);
+    const redis::Reply letters = replies[2 * i + 2];
+    place.letters = !letters.is_nil() && letters.number() > 0;
   }
 }
 
@@ -214,11 +252,13 @@ bool SharedPartitions::overdue(const Place& place) const {
 // Out of the ring, with all that was in it handled. An archive may end before the cursor: who opens it finds
 // out.
 bool SharedPartitions::retired(const Place& place) {
-  if (place.worker->archives() && !place.worker->began()) {
+  if (!place.last || (place.worker->archives() && !place.worker->began())) {
     return false;
   }
-  const Generation passed = place.worker->holding() ? place.worker->passed() : place.passed;
-  return place.last && passed >= *place.last;
+  if (place.worker->archives()) {
+    return (place.worker->holding() ? place.worker->passed() : place.passed) >= *place.last;
+  }
+  return place.worker->holding() ? place.worker->retired() : place.passed >= *place.last && !place.letters;
 }
 
 // --- deciding
@@ -344,9 +384,12 @@ bool SharedPartitions::done(const Place& place) {
     return worker.began() && end >= place.end_entry;  // as above
   }
   if (worker.holding()) {
-    return worker.halted() || worker.committed() >= place.end;
+    // Others may wait for us at a barrier at the end.
+    return worker.halted() || (worker.committed() >= place.end &&
+                               (worker.passed() >= place.end_generation || worker.archives()));
   }
-  return place.cursor >= place.end || retired(place);
+  const bool passed = place.passed >= place.end_generation || worker.archives();
+  return (place.cursor >= place.end && passed) || retired(place);
 }
 
 // Whether all is handled that this worker may handle. It waits for a part of what others have for one lease

@@ -26,6 +26,8 @@ class SharedPartitions {
   // Until the shift is stopping, or close(). Throws Error: fenced when waiting is not wanted and there is
   // nothing to wait for.
   asio::awaitable<void> run();
+  // The workplace's topic has another ring, and `partitions` may have become more.
+  void ring_changed(std::span<const std::unique_ptr<PartitionWorker>> partitions);
   // Looks again at the shift.
   void notify() { wake_.notify(); }
   void close();
@@ -40,11 +42,17 @@ class SharedPartitions {
     std::optional<PartitionWorker::Sighting> sighting;
     Offset cursor;
     Generation passed;
-    Offset end;  // of its log when this run began, if it is to be drained
+    // Of its log when this run began, if it is to be drained.
+    Offset end;
+    Generation end_generation;
     // Likewise, of an archive, which has barriers too.
     EntryId cursor_entry = {};
     EntryId end_entry = {};
+    bool letters = false;  // there are some that are nobody's yet, or were not dropped; of those that left
   };
+
+  void add(PartitionWorker& worker);
+  [[nodiscard]] Place& place_of(Partition partition);
 
   asio::awaitable<void> look();
   void see_members(redis::Reply reply);

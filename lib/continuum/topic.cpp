@@ -343,6 +343,18 @@ std::optional<Topic> parse_topic(std::string_view name, redis::Reply reply) {
   return topic;
 }
 
+void request_registration(redis::Request& request, const Topic& topic, std::string_view group,
+                          Partition partition) {
+  const auto& registered = topic.groups.at(std::string(group));
+  const std::string_view whole = registered.policy;
+  const auto blank = whole.find(' ');
+  const auto since = blank == std::string_view::npos ? std::string_view("0") : whole.substr(blank + 1);
+  request.run(redis::Script::register_group,
+              {group_key(topic.name, partition, group), meta_key(topic.name, partition),
+               log_key(topic.name, partition)},
+              topic.log_id, group, whole.substr(0, blank), since, registered.generation);
+}
+
 std::optional<Topic> find_topic(redis::Session& session, std::string_view name) {
   auto topic = ask_topic(session, name);
   return topic && topic->active.value > 0 ? std::move(topic) : std::nullopt;
@@ -524,18 +536,6 @@ std::vector<StoredEvents> stored_events(redis::Session& session, const Topic& to
     }
   }
   return stored;
-}
-
-void request_registration(redis::Request& request, const Topic& topic, std::string_view group,
-                          Partition partition) {
-  const auto& registered = topic.groups.at(std::string(group));
-  const std::string_view whole = registered.policy;
-  const auto blank = whole.find(' ');
-  const auto since = blank == std::string_view::npos ? std::string_view("0") : whole.substr(blank + 1);
-  request.run(redis::Script::register_group,
-              {group_key(topic.name, partition, group), meta_key(topic.name, partition),
-               log_key(topic.name, partition)},
-              topic.log_id, group, whole.substr(0, blank), since, registered.generation);
 }
 
 void register_group(redis::Session& session, Topic& topic, std::string_view group,

@@ -5,6 +5,7 @@
 #include "continuum/event.hpp"
 #include "continuum/handler_spec.hpp"
 #include "continuum/names.hpp"
+#include "continuum/ring_change.hpp"
 #include "continuum/units.hpp"
 
 #include <algorithm>
@@ -169,7 +170,7 @@ class Explainer {
       return {
           Obstacle::barrier,
           fmt::format("{}, and generation {} is still in force: its resize is not finished", text, s_.active),
-          fmt::format("continuum ring show -t {}", s_.topic)};
+          fmt::format("continuum ring resize -t {}", s_.topic)};
     }
     if (!s_.behind.empty()) {
       text += fmt::format("; partition {}{} has not passed it", s_.behind.front(),
@@ -403,7 +404,7 @@ class Looker {
   }
 
   // A group that begins in the middle of a log passes the barriers before it without moving.
-  void add_barrier_before(Standing& standing) const {
+  void add_barrier_before(Standing& standing) {
     standing.barrier = standing.state.passed + 1;
     add_behind(standing);
     if (standing.behind.empty()) {
@@ -411,10 +412,31 @@ class Looker {
     }
   }
 
-  void add_behind(Standing& standing) const {
+  // Those that had keys which are its own now, and have not come to that barrier; and those that have to take
+  // over what it keeps of keys that left it.
+  void add_behind(Standing& standing) {
+    const Generation barrier = *standing.barrier;
+    auto known = donors_.find(barrier);
+    if (known == donors_.end()) {
+      const auto before = topic_.rings.find(Generation(barrier.value - 1));
+      const auto after = topic_.rings.find(barrier);
+      if (before == topic_.rings.end() || after == topic_.rings.end()) {
+        return;
+      }
+      known = donors_.emplace(barrier, donors(Ring(before->second), Ring(after->second))).first;
+    }
+    const Donors& all = known->second;
+    const auto mine = all.find(standing.partition);
+    const bool marked = standing.state.import.generation >= barrier;
     for (const Standing& other : out_.standings) {
-      if (other.group == standing.group && other.partition != standing.partition &&
-          other.state.passed < *standing.barrier) {
+      if (other.group != standing.group || other.partition == standing.partition) {
+        continue;
+      }
+      const bool gives =
+          mine != all.end() && std::binary_search(mine->second.begin(), mine->second.end(), other.partition);
+      const bool came = std::max(other.state.passed, other.state.import.generation) >= barrier;
+      const bool takes = !marked && standing.letters > 0 && other.state.passed < standing.state.passed;
+      if ((gives && !came) || takes) {
         standing.behind.push_back(other.partition);
       }
     }
@@ -422,6 +444,7 @@ class Looker {
 
   redis::Session& session_;
   const Topic& topic_;
+  std::map<Generation, Donors> donors_;
   Situation out_;
   SystemTime now_{};
   Standing::Writes writes_ = Standing::Writes::taken;

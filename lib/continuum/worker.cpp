@@ -5,8 +5,10 @@
 #include "continuum/handler.hpp"
 #include "continuum/handler_comparison.hpp"
 #include "continuum/handler_watch.hpp"
+#include "continuum/log.hpp"
 #include "continuum/partition_worker.hpp"
 #include "continuum/printer.hpp"
+#include "continuum/resize_steps.hpp"
 #include "continuum/retention_keeper.hpp"
 #include "continuum/service_notify.hpp"
 #include "continuum/shared_partitions.hpp"
@@ -26,6 +28,7 @@
 #include <map>
 #include <memory>
 #include <random>
+#include <set>
 #include <thread>
 
 namespace continuum {
@@ -36,6 +39,7 @@ constexpr Milliseconds leave_within{2'000};           // of giving back what is 
 constexpr Milliseconds reader_retry_for{86'400'000};  // the control connection decides when to give up
 constexpr Milliseconds tell_together{50};
 constexpr Milliseconds status_every{5'000};
+constexpr Milliseconds look_at_ring_every{1'000};
 constexpr unsigned decode_threads_max = 4;
 constexpr unsigned disk_threads = 4;           // mostly they wait for an fsync
 constexpr std::size_t processes_max = 16'384;  // of handlers, over all partitions
@@ -89,6 +93,11 @@ class Worker {
   asio::awaitable<Topic> load_topic();
   void prepare_emit();
   void make_partitions();
+  PartitionWorker& add_partition(Partition partition);
+  void start_partition(PartitionWorker& own);
+  void saw_topic(const Topic& topic);
+  asio::awaitable<void> follow_ring();
+  asio::awaitable<void> take_up_new_partitions();
   void stop(Stopping how);
   void look_for_end();
   void tell(const std::string& what, Partition partition);
@@ -102,6 +111,8 @@ class Worker {
   const WorkOptions& options_;
   const WorkOptions each_;  // as a partition sees them
   redis::Client& control_;
+  Topic topic_;  // its ring may change
+  Rings rings_;
   std::unique_ptr<ProcessGuard> guard_;
   HandlerWatch handlers_;
   std::optional<OutputWriter> output_;
@@ -122,10 +133,13 @@ class Worker {
   std::map<std::string, std::vector<Partition>> told_;  // not said yet
   asio::steady_timer say_;
 
-  std::size_t stories_ = 0;  // that have not ended
-  std::size_t partitions_open_ = 0;
-  bool closing_ = false;  // every partition has ended: the other stories follow
+  std::size_t stories_ = 0;   // that have not ended
+  bool closing_ = false;      // every partition has ended: the other stories follow
+  std::set<Partition> open_;  // partitions whose stories have not ended
+  bool reading_ = false;      // readers are started
+  Generation followed_;       // whose partitions are taken up
   Wake ended_;
+  Wake ring_;  // it may have changed
   Wake renew_;
   std::optional<asio::posix::stream_descriptor> requests_;
   std::optional<asio::posix::stream_descriptor> handlers_changed_;
@@ -160,12 +174,14 @@ Worker::Worker(redis::Session& session, const Topic& topic, const WorkOptions& o
       options_(options),
       each_(options_of_each(options)),
       control_(redis::client_of(session)),
+      topic_(topic),
+      rings_(topic_),
       // Before the threads: it forks.
       guard_(make_guard(options)),
       handlers_(executor_, options),
       pool_(std::clamp(std::thread::hardware_concurrency(), 1U, decode_threads_max)),
       place_{executor_,
-             topic,
+             topic_,
              each_,
              pool_,
              nullptr,
@@ -191,9 +207,12 @@ Worker::Worker(redis::Session& session, const Topic& topic, const WorkOptions& o
              {},
              {},
              {},
-             handlers_.fingerprint()},
+             handlers_.fingerprint(),
+             [this](const Topic& seen) { saw_topic(seen); },
+             &rings_},
       say_(executor_),
       ended_(executor_),
+      ring_(executor_),
       renew_(executor_),
       manager_(options.notify_socket),
       report_(executor_),
@@ -250,14 +269,106 @@ void Worker::make_partitions() {
   std::sort(wanted.begin(), wanted.end());
   wanted.erase(std::unique(wanted.begin(), wanted.end()), wanted.end());
   for (const Partition partition : wanted) {
-    if (partitions_.size() % LogReader::streams_max == 0) {
-      redis::ClientOptions options;
-      options.retry_for = reader_retry_for;
-      read_clients_.push_back(std::make_unique<redis::Client>(executor_, control_.address(), options));
-      readers_.push_back(
-          std::make_unique<LogReader>(executor_, *read_clients_.back(), control_, place_.topic.name));
+    (void)add_partition(partition);
+  }
+}
+
+PartitionWorker& Worker::add_partition(Partition partition) {
+  if (partitions_.size() % LogReader::streams_max == 0) {
+    redis::ClientOptions options;
+    options.retry_for = reader_retry_for;
+    read_clients_.push_back(std::make_unique<redis::Client>(executor_, control_.address(), options));
+    readers_.push_back(
+        std::make_unique<LogReader>(executor_, *read_clients_.back(), control_, place_.topic.name));
+    if (reading_) {
+      start(readers_.back()->run());
     }
-    partitions_.push_back(std::make_unique<PartitionWorker>(shift_, *readers_.back(), partition));
+  }
+  partitions_.push_back(std::make_unique<PartitionWorker>(shift_, *readers_.back(), partition));
+  return *partitions_.back();
+}
+
+// --- a ring that changes
+
+void Worker::saw_topic(const Topic& topic) {
+  if (topic.active < topic_.active) {
+    return;
+  }
+  const bool changed = topic.active > topic_.active || topic.pending != topic_.pending;
+  // Name and id stay: others hold views of them.
+  topic_.active = topic.active;
+  topic_.pending = topic.pending;
+  topic_.rings = topic.rings;
+  topic_.groups = topic.groups;
+  if (changed) {
+    ring_.notify();
+  }
+}
+
+asio::awaitable<void> Worker::follow_ring() {
+  while (!closing_ && shift_.stopping == Stopping::no) {
+    co_await ring_.wait(Clock::now() + look_at_ring_every);
+    if (closing_ || shift_.stopping != Stopping::no) {
+      co_return;
+    }
+    redis::Request request;
+    request.command("HMGET", topic_key(topic_.name), "active", "id");
+    const redis::Replies replies = co_await control_.call(std::move(request));
+    const redis::Reply now = replies[0];
+    // A topic that is gone is found out by those that renew their leases.
+    if (now[0].is_nil() || now[1].is_nil() || now[1].text() != topic_.log_id) {
+      continue;
+    }
+    if (now[0].number() > topic_.active.value) {
+      const Topic seen = co_await reload_topic(control_, topic_.name, topic_.log_id);
+      saw_topic(seen);
+    }
+    if (followed_ != topic_.active) {
+      co_await take_up_new_partitions();
+    }
+  }
+}
+
+asio::awaitable<void> Worker::take_up_new_partitions() {
+  const Generation seen = topic_.active;
+  const bool all = options_.sharing == Sharing::shared || options_.coverage == Coverage::all;
+  std::vector<Partition> added;
+  for (const Partition partition : topic_.partitions()) {
+    const bool known = std::any_of(partitions_.begin(), partitions_.end(),
+                                   [&](const auto& own) { return own->partition() == partition; });
+    if (all && !known) {
+      added.push_back(partition);
+    }
+  }
+  redis::Request request;
+  for (const Partition partition : added) {
+    request_registration(request, topic_, options_.group, partition);
+  }
+  if (!request.empty()) {
+    // NOLOG is found out by who takes the lease.
+    (void)co_await control_.call(std::move(request));
+  }
+  followed_ = seen;
+  if (closing_) {
+    co_return;
+  }
+  for (const auto& own : partitions_) {
+    own->ring_changed();
+  }
+  for (const Partition partition : added) {
+    start_partition(add_partition(partition));
+  }
+  for (const auto& own : partitions_) {
+    const auto& members = topic_.ring().members;
+    const bool back = std::any_of(members.begin(), members.end(),
+                                  [&](const RingMember& m) { return m.partition == own->partition(); });
+    if (all && back && own->retired() && !open_.contains(own->partition())) {
+      own->begin_again();
+      start_partition(*own);
+    }
+  }
+  if (sharing_) {
+    sharing_->ring_changed(partitions_);
   }
 }
 
@@ -291,6 +402,7 @@ void Worker::stop(Stopping how) {
   if (sharing_) {
     sharing_->notify();
   }
+  ring_.notify();
   if (how == Stopping::now && !std::exchange(hurrying_, true)) {
     start(hurry());
   }
@@ -324,7 +436,7 @@ void Worker::look_for_end() {
   // When every partition is halted, waiting on does not help.
   const auto halted = static_cast<std::size_t>(
       std::count_if(partitions_.begin(), partitions_.end(), [](const auto& p) { return p->halted(); }));
-  if (halted >= partitions_open_) {
+  if (halted >= open_.size()) {
     stop(Stopping::drain);
   }
 }
@@ -479,10 +591,27 @@ asio::awaitable<void> Worker::renew_leases() {
   }
 }
 
+void Worker::start_partition(PartitionWorker& own) {
+  open_.insert(own.partition());
+  start([](Worker& worker, PartitionWorker& its) -> asio::awaitable<void> {
+    std::exception_ptr error;
+    try {
+      co_await its.run();
+    } catch (...) {
+      error = std::current_exception();
+    }
+    worker.open_.erase(its.partition());
+    if (error) {
+      std::rethrow_exception(error);
+    }
+  }(*this, own));
+}
+
 asio::awaitable<void> Worker::work() {
   for (const auto& reader : readers_) {
     start(reader->run());
   }
+  reading_ = true;
   start(renew_leases());
   retention_.emplace(shift_, partitions_);
   start(retention_->run());
@@ -504,22 +633,11 @@ asio::awaitable<void> Worker::work() {
     sharing_.emplace(shift_, options_, partitions_, [this] { stop(Stopping::drain); });
     start(sharing_->run());
   }
-  partitions_open_ = partitions_.size();
   for (const auto& partition : partitions_) {
-    start([](Worker& worker, PartitionWorker& own) -> asio::awaitable<void> {
-      std::exception_ptr error;
-      try {
-        co_await own.run();
-      } catch (...) {
-        error = std::current_exception();
-      }
-      --worker.partitions_open_;
-      if (error) {
-        std::rethrow_exception(error);
-      }
-    }(*this, *partition));
+    start_partition(*partition);
   }
-  while (partitions_open_ > 0) {
+  start(follow_ring());
+  while (!open_.empty()) {
     co_await ended_.wait();
     look_for_end();
   }
@@ -528,6 +646,7 @@ asio::awaitable<void> Worker::work() {
     reader->stop();
   }
   renew_.notify();
+  ring_.notify();
   if (sharing_) {
     sharing_->close();
   }

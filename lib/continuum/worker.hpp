@@ -37,10 +37,17 @@ enum class Sharing : std::uint8_t {
 // Whose cursor says what is archived: no other worker may have it.
 inline constexpr std::string_view archive_group = "archive";
 
+// Of a ring that changes.
+enum class Coverage : std::uint8_t {
+  named,  // just these partitions
+  all,    // also those that come; workers that share always do
+};
+
 struct WorkOptions {
   std::string group;                  // registered
   std::vector<Partition> partitions;  // of the topic; all of them, to be shared
   Sharing sharing = Sharing::pinned;
+  Coverage coverage = Coverage::named;
   std::vector<std::string> types;  // globs: what is printed; none: all
 
   std::vector<HandlerSpec> handlers;

@@ -86,13 +86,15 @@ class Emitting {
   }
   // The topic that is emitted to takes nothing from here on, until it is resized wholly.
   void seal_target() {
-    change({"HSET", topic_key("u"), "gen:2", "xxh3:256:0", "pending", "2"});
+    // Not as pending: the worker would finish it.
+    change({"HSET", topic_key("u"), "gen:2", "xxh3:256:0"});
     redis::Request request;
     request.run(redis::Script::seal, {meta_key("u", Partition(0)), log_key("u", Partition(0))},
                 options_.emit_to->log_id, 2, "old");
     session_->call(std::move(request));
   }
   void activate_target() {
+    change({"HSET", topic_key("u"), "pending", "2"});
     redis::Request request;
     request.run(redis::Script::activate, {topic_key("u")}, 2);
     session_->call(std::move(request));

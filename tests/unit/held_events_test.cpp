@@ -64,6 +64,9 @@ class Stored {
         case What::answered:
           requests_.erase(step.whose);
           break;
+        case What::asked:
+          requests_[step.whose] = step.request;
+          break;
       }
     }
   }

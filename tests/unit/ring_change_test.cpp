@@ -4,6 +4,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 #include <set>
@@ -74,10 +75,12 @@ TEST_CASE("moves and donors are what keys do") {
     for (const auto& [pair, share] : expected) {
       CHECK(std::abs(seen[pair] - share) < 0.012);
     }
-    for (std::uint32_t p = 0; p < 13; ++p) {
-      const auto list = donors(before, after, Partition{p});
-      CHECK(std::set(list.begin(), list.end()) == givers[Partition{p}]);
-      CHECK(list.size() == givers[Partition{p}].size());
+    const Donors found = donors(before, after);
+    CHECK(found.size() == givers.size());
+    for (const auto& [to, list] : found) {
+      CHECK(std::set(list.begin(), list.end()) == givers[to]);
+      CHECK(list.size() == givers[to].size());
+      CHECK(std::is_sorted(list.begin(), list.end()));
     }
   }
 }
@@ -85,7 +88,24 @@ TEST_CASE("moves and donors are what keys do") {
 TEST_CASE("the same ring moves nothing") {
   for (const char* text : {"xxh3:256:0-7", "ketama:40:0-7", "kafka:0-7"}) {
     CHECK(moves(ring_of(text), ring_of(text)).empty());
+    CHECK(donors(ring_of(text), ring_of(text)).empty());
   }
+}
+
+TEST_CASE(
+    "a partition that is added has all as donors, those that stay have none; one that leaves gives to all") {
+  const Ring three(RingDescription::uniform(3));
+  const Ring four(RingDescription::uniform(4));
+  const std::vector all{Partition(0), Partition(1), Partition(2)};
+  CHECK(donors(three, four) == Donors{{Partition(3), all}});
+  const std::vector last{Partition(3)};
+  CHECK(donors(four, three) == Donors{{Partition(0), last}, {Partition(1), last}, {Partition(2), last}});
+}
+
+TEST_CASE("weights make partitions that give keys to each other") {
+  const Donors found = donors(ring_of("xxh3:64:0-2"), ring_of("xxh3:64:0-1*3,2"));
+  CHECK(std::ranges::count(found.at(Partition(0)), Partition(1)) == 1);
+  CHECK(std::ranges::count(found.at(Partition(1)), Partition(0)) == 1);
 }
 
 TEST_CASE("one partition more takes about what is fair from all the others, and modulo moves nearly all") {

@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
 -- Takes the lease of a group on one partition if it is free, ours, or stood still since (fence, beat) was seen.
 -- KEYS group   ARGV owner, seen fence, seen beat, ttl in ms, who (for people)
--- -> OK fence number offset entry passed from | HELD owner fence beat ttl who | NOGROUP
-local h = redis.call('HMGET', KEYS[1], 'owner', 'fence', 'beat', 'number', 'offset', 'entry', 'passed', 'from', 'ttl', 'who')
+-- -> OK fence number offset entry passed from import | HELD owner fence beat ttl who | NOGROUP
+local h = redis.call('HMGET', KEYS[1], 'owner', 'fence', 'beat', 'number', 'offset', 'entry', 'passed', 'from', 'ttl', 'who', 'import')
 if not h[5] then return {'NOGROUP'} end
 local fence = h[2]
 if h[1] ~= ARGV[1] then
@@ -14,4 +14,4 @@ if h[1] ~= ARGV[1] then
   redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'fence', fence, 'beat', '0', 'ttl', ARGV[4], 'who', ARGV[5],
     'state', 'running', 'error', '', 'attempt', '0', 'handlers', '')
 end
-return {'OK', fence, h[4], h[5], h[6], h[7], h[8]}
+return {'OK', fence, h[4], h[5], h[6], h[7], h[8], h[11] or ''}

@@ -3,10 +3,10 @@
 -- A commit that stores letters or outputs is sent as commit_grow: the same text without allow-oom.
 -- KEYS group log dead held outbox
 -- ARGV fence, number, offset, entry, passed generation, group, how many letters, how many steps, how many outputs,
---   topic of the outputs,
+--   topic of the outputs, import (=: as it is),
 --   per letter: handler/key, offset, state, attempts, milliseconds, reason, event
---   per step:   done|discard|failed|free|answered, entry id of the letter, handler/key, text (failed: how;
---               free: how many letters stay)
+--   per step:   done|discard|failed|free|answered|asked, entry id of the letter, handler/key, text (failed: how;
+--               free: how many letters stay; asked: what)
 --   per output: how many events, events
 -- -> OK | ALREADY | FENCED fence | CONFLICT number | NOGROUP
 local h = redis.call('HMGET', KEYS[1], 'fence', 'number', 'owner', 'run', 'offset', 'entry')
@@ -15,7 +15,7 @@ if h[1] ~= ARGV[1] or h[3] == '' then return {'FENCED', h[1]} end
 local number, stored = tonumber(ARGV[2]), tonumber(h[2])
 local letters, steps, outputs = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 if not number or not tonumber(ARGV[3]) or not tonumber(ARGV[5]) or not letters or not steps or not outputs
-  or #ARGV ~= 10 + 7 * letters + 4 * steps + 2 * outputs then
+  or #ARGV ~= 11 + 7 * letters + 4 * steps + 2 * outputs then
   return redis.error_reply('ERR commit: bad argument')
 end
 for i = #ARGV - 2 * outputs + 1, #ARGV, 2 do
@@ -24,12 +24,13 @@ end
 if number == stored then return {'ALREADY'} end
 if number ~= stored + 1 then return {'CONFLICT', h[2]} end
 redis.call('HSET', KEYS[1], 'number', ARGV[2], 'offset', ARGV[3], 'entry', ARGV[4], 'passed', ARGV[5])
+if ARGV[11] ~= '=' then redis.call('HSET', KEYS[1], 'import', ARGV[11]) end
 redis.call('HINCRBY', KEYS[1], 'beat', 1)
 if h[5] ~= ARGV[3] or h[6] ~= ARGV[4] then
   local now = redis.call('TIME')
   redis.call('HSET', KEYS[1], 'moved', string.format('%.0f', tonumber(now[1]) * 1000 + math.floor(tonumber(now[2]) / 1000)))
 end
-local at = 10
+local at = 11
 for _ = 1, letters do
   local whose, state = ARGV[at + 1], ARGV[at + 3]
   local slash = string.find(whose, '/', 1, true)
@@ -63,6 +64,8 @@ for _ = 1, steps do
     if left == 0 then redis.call('HDEL', KEYS[4], 'n/' .. whose, 'x/' .. whose) end
   elseif what == 'answered' then
     redis.call('HDEL', KEYS[4], 'r/' .. whose)
+  elseif what == 'asked' then
+    redis.call('HSET', KEYS[4], 'r/' .. whose, text)
   end
   at = at + 4
 end

@@ -17,7 +17,7 @@ if first and tonumber(ARGV[2]) < tonumber(first) then return {'TRIMMED', first} 
 local now = redis.call('TIME')
 redis.call('HSET', KEYS[1], 'offset', ARGV[2], 'entry', ARGV[3], 'passed', '0', 'from', ARGV[4],
   'moved', string.format('%.0f', tonumber(now[1]) * 1000 + math.floor(tonumber(now[2]) / 1000)))
-redis.call('HDEL', KEYS[1], 'state', 'handler', 'at', 'since', 'attempt', 'error', 'busy')
+redis.call('HDEL', KEYS[1], 'state', 'handler', 'at', 'since', 'attempt', 'error', 'busy', 'import')
 redis.call('DEL', KEYS[4])
 local run = redis.call('HINCRBY', KEYS[1], 'run', 1)
 redis.call('HINCRBY', KEYS[1], 'beat', 1)

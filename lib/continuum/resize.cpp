@@ -1,0 +1,287 @@
+#include "continuum/resize.hpp"
+
+#include "continuum/error.hpp"
+#include "continuum/log.hpp"
+#include "continuum/resize_steps.hpp"
+
+#include <algorithm>
+#include <set>
+
+namespace continuum {
+
+namespace {
+
+// Who waits looks again after 1 ms, then after twice as long each time.
+constexpr Milliseconds poll_min{1};
+constexpr Milliseconds poll_max{50};
+// A coordinator that is alive needs far less.
+constexpr Milliseconds help_after{1'000};
+// Others may change the topic between two steps of ours; each time we look again.
+constexpr int attempts_max = 100;
+
+std::set<Partition> partitions_of(const RingDescription& ring) {
+  std::set<Partition> partitions;
+  for (const RingMember& member : ring.members) {
+    partitions.insert(member.partition);
+  }
+  return partitions;
+}
+
+// Of every generation before `x`: what is sealed there has a log, or has lost it.
+std::set<Partition> partitions_before(const Topic& topic, Generation x) {
+  std::set<Partition> partitions;
+  for (const auto& [generation, ring] : topic.rings) {
+    if (generation < x) {
+      partitions.merge(partitions_of(ring));
+    }
+  }
+  return partitions;
+}
+
+void request_seal(redis::Request& request, const Topic& topic, Partition partition, Generation x,
+                  std::string_view age) {
+  request.run(redis::Script::seal, {meta_key(topic.name, partition), log_key(topic.name, partition)},
+              topic.log_id, x, age);
+}
+
+[[noreturn]] void fail_no_log(std::string_view topic, Partition partition) {
+  fail(ErrorKind::loss,
+       "{}: its log is gone, or is another one: was the server flushed, or the topic dropped just now?",
+       place(topic, partition));
+}
+
+}  // namespace
+
+// --- steps that anybody may take
+
+asio::awaitable<Topic> reload_topic(redis::Client& client, std::string_view name, std::string_view log_id) {
+  redis::Request request;
+  request_topic(request, name);
+  const redis::Replies replies = co_await client.call(std::move(request));
+  auto topic = parse_topic(name, replies[0]);
+  if (!topic || topic->log_id != log_id) {
+    fail(ErrorKind::loss,
+         "topic {} is gone from {}, or is another one of that name: was it dropped, flushed, or restarted "
+         "empty? `continuum topic ls` shows what is there",
+         name, client.address().text());
+  }
+  co_return *std::move(topic);
+}
+
+asio::awaitable<void> register_groups(redis::Client& client, const Topic& topic,
+                                      const std::vector<Partition>& partitions) {
+  redis::Request request;
+  for (const auto& [group, registered] : topic.groups) {
+    for (const Partition partition : partitions) {
+      request_registration(request, topic, group, partition);
+    }
+  }
+  if (request.empty()) {
+    co_return;
+  }
+  const redis::Replies replies = co_await client.call(std::move(request));
+  for (std::size_t i = 0; i < replies.size(); ++i) {
+    if (replies[i][0].text() == "NOLOG") {
+      fail_no_log(topic.name, partitions[i % partitions.size()]);
+    }
+  }
+}
+
+asio::awaitable<FinishedResize> finish_resize(redis::Client& client, Topic topic) {
+  check(topic.pending.has_value() && topic.active.value > 0, "a resize is pending");
+  const Generation x = *topic.pending;
+  const std::set<Partition> known = partitions_before(topic, x);
+  const std::set<Partition> after = partitions_of(topic.rings.at(x));
+  std::set<Partition> all = partitions_of(topic.ring());
+  all.insert(after.begin(), after.end());
+
+  FinishedResize finished{x, 0, std::chrono::microseconds{0}};
+  const auto began = Clock::now();
+  redis::Request seals;
+  for (const Partition partition : all) {
+    request_seal(seals, topic, partition, x, known.contains(partition) ? "old" : "new");
+  }
+  const redis::Replies sealed = co_await client.call(std::move(seals));
+  std::size_t at = 0;
+  for (const Partition partition : all) {
+    const auto code = sealed[at++][0].text();
+    if (code == "NOLOG") {
+      fail_no_log(topic.name, partition);
+    }
+    finished.sealed += code == "OK" ? 1U : 0U;
+  }
+
+  std::vector<Partition> added;
+  std::set_difference(after.begin(), after.end(), known.begin(), known.end(), std::back_inserter(added));
+  if (!added.empty()) {
+    // Groups may have come while the partitions were sealed.
+    const Topic now = co_await reload_topic(client, topic.name, topic.log_id);
+    co_await register_groups(client, now, added);
+  }
+  redis::Request activate;
+  activate.run(redis::Script::activate, {topic_key(topic.name)}, x);
+  const redis::Replies activated = co_await client.call(std::move(activate));
+  if (activated[0][0].text() == "NO") {
+    fail(ErrorKind::loss,
+         "topic {} no longer knows that its resize to generation {} was begun: see "
+         "docs/operations.md, \"A failover\"",
+         topic.name, x);
+  }
+  finished.held_up = std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - began);
+  co_return finished;
+}
+
+asio::awaitable<std::optional<Topic>> await_generation(redis::Client& client, std::string_view name,
+                                                       std::string_view log_id, Generation told,
+                                                       std::function<bool()> goes_on) {
+  const auto began = Clock::now();
+  for (Milliseconds pause = poll_min; goes_on(); pause = std::min(2 * pause, poll_max)) {
+    Topic topic = co_await reload_topic(client, name, log_id);
+    if (topic.active >= told) {
+      co_return std::optional(std::move(topic));
+    }
+    // It is begun before the first partition is sealed.
+    if (!topic.pending || *topic.pending < told) {
+      fail(ErrorKind::loss,
+           "topic {} is at generation {} of its ring, and a partition of it at generation {}: the server "
+           "lost a resize. See docs/operations.md",
+           name, topic.active, told);
+    }
+    if (Clock::now() - began >= help_after) {
+      (void)co_await finish_resize(client, std::move(topic));
+      continue;
+    }
+    asio::steady_timer timer(co_await asio::this_coro::executor, pause);
+    co_await timer.async_wait(as_result);
+  }
+  co_return std::nullopt;
+}
+
+asio::awaitable<void> seal_again(redis::Client& client, const Topic& topic, Partition partition) {
+  redis::Request request;
+  request_seal(request, topic, partition, topic.active, "old");
+  const redis::Replies replies = co_await client.call(std::move(request));
+  if (replies[0][0].text() == "NOLOG") {
+    fail_no_log(topic.name, partition);
+  }
+}
+
+// --- the coordinator
+
+namespace {
+
+class Coordinator {
+ public:
+  Coordinator(redis::Session& session, std::string_view topic) : session_(session), topic_(topic) {}
+
+  Resized resize(const RingDescription& target) {
+    for (int attempt = 0; attempt < attempts_max; ++attempt) {
+      const Topic topic = load_topic(session_, topic_);
+      if (topic.pending) {
+        require_no_other_resize(topic, target);
+        auto resized =
+            finish(topic, begun_ == topic.pending ? Resized::How::resized : Resized::How::continued);
+        if (resized.ring != target) {
+          fail(ErrorKind::fenced, "the resize of topic {} to {} was aborted by somebody else", topic_,
+               target.text());
+        }
+        return resized;
+      }
+      if (topic.ring() == target) {
+        return result(topic, topic.active,
+                      begun_ == topic.active ? Resized::How::resized : Resized::How::unchanged);
+      }
+      begin(topic, target);
+    }
+    fail(ErrorKind::server, "topic {} is being resized all the time by somebody else: try again", topic_);
+  }
+
+  Resized go_on() {
+    const Topic topic = load_topic(session_, topic_);
+    if (!topic.pending) {
+      fail(ErrorKind::usage,
+           "no resize of topic {} is pending: say which ring it is to have, by --partitions or --weight",
+           topic_);
+    }
+    return finish(topic, Resized::How::continued);
+  }
+
+  Resized abort() {
+    Topic topic = load_topic(session_, topic_);
+    if (!topic.pending) {
+      fail(ErrorKind::usage,
+           "no resize of topic {} is pending, and what is done cannot be aborted: `continuum ring resize -t "
+           "{} --partitions {}` would be another one",
+           topic_, topic_, topic.ring().members.size());
+    }
+    redis::Request request;
+    request.run(redis::Script::abort, {topic_key(topic_)}, *topic.pending);
+    if (session_.call(std::move(request))[0][0].text() != "OK") {
+      fail(ErrorKind::usage,
+           "the resize of topic {} to generation {} was finished meanwhile: it is too late to abort it",
+           topic_, *topic.pending);
+    }
+    topic.rings.at(*topic.pending) = topic.ring();
+    return finish(topic, Resized::How::aborted);
+  }
+
+ private:
+  // Nothing happens when somebody else was faster: the next look says so.
+  void begin(const Topic& topic, const RingDescription& target) {
+    redis::Request request;
+    request.run(redis::Script::begin, {topic_key(topic_)}, topic.active, target.text());
+    const auto replies = session_.call(std::move(request));
+    if (replies[0][0].text() == "OK") {
+      begun_ = Generation(static_cast<Generation::rep>(replies[0][1].number()));
+    }
+  }
+
+  Resized finish(const Topic& topic, Resized::How how) {
+    const auto finished =
+        run_until_done(redis::io_of(session_), finish_resize(redis::client_of(session_), topic));
+    Resized resized = result(topic, finished.generation, how);
+    resized.ring = load_topic(session_, topic_).rings.at(finished.generation);
+    resized.sealed = finished.sealed;
+    resized.held_up = finished.held_up;
+    return resized;
+  }
+
+  static Resized result(const Topic& topic, Generation now, Resized::How how) {
+    Resized resized;
+    resized.how = how;
+    resized.before = topic.active;
+    resized.generation = now;
+    resized.ring_before = topic.ring();
+    resized.ring = topic.rings.at(now);
+    return resized;
+  }
+
+  redis::Session& session_;
+  const std::string topic_;
+  std::optional<Generation> begun_;  // by this run
+};
+
+}  // namespace
+
+void require_no_other_resize(const Topic& topic, const RingDescription& target) {
+  if (topic.pending && topic.rings.at(*topic.pending) != target) {
+    fail(ErrorKind::usage,
+         "topic {} is being resized to {} (generation {}): `continuum ring resize -t {}` finishes that, and "
+         "`continuum ring resize -t {} --abort` gives it up; then run this again",
+         topic.name, topic.rings.at(*topic.pending).text(), *topic.pending, topic.name, topic.name);
+  }
+}
+
+Resized resize_topic(redis::Session& session, std::string_view topic, const RingDescription& target) {
+  return Coordinator(session, topic).resize(target);
+}
+
+Resized continue_resize(redis::Session& session, std::string_view topic) {
+  return Coordinator(session, topic).go_on();
+}
+
+Resized abort_resize(redis::Session& session, std::string_view topic) {
+  return Coordinator(session, topic).abort();
+}
+
+}  // namespace continuum

@@ -1,0 +1,278 @@
+// G1, G5, G6, G7: workers while the ring changes.
+#include "redis/work.hpp"
+
+#include "continuum/resize.hpp"
+#include "continuum/ring.hpp"
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+using namespace continuum;
+using test::await;
+using test::Running;
+using test::Work;
+
+namespace {
+
+// Appends the id of each event to $OUT.
+const std::string record = R"x(sed 's/.*"id":"\([^"]*\)".*/\1/' >>"$OUT")x";
+// Likewise, but fails until $DIR/mended is there.
+const std::string record_when_mended = R"x(test -e "$DIR/mended" || exit 65; )x" + record;
+
+class Changing : public Work {
+ public:
+  explicit Changing(std::uint32_t partitions) : Work(partitions) { options().coverage = Coverage::all; }
+
+  void resize(const RingDescription& ring) {
+    const auto own = session();
+    (void)resize_topic(*own, "t", ring);
+    data().topic() = load_topic(*own, "t");
+  }
+  // Where the ring of now has the key.
+  Partition append(const std::string& id, const std::string& key) {
+    const Topic& topic = data().topic();
+    const Partition owner = Ring(topic.ring()).owner(key);
+    data().append(owner.value, {test::event_line(id, key)}, Frames::plain, topic.active.value);
+    return owner;
+  }
+  // A key that is in partition `from` now, and in `to` then.
+  [[nodiscard]] std::string moving_key(const RingDescription& then, std::uint32_t from, std::uint32_t to) {
+    const Ring now(data().topic().ring());
+    const Ring later(then);
+    for (int i = 0;; ++i) {
+      const std::string key = "k" + std::to_string(i);
+      if (now.owner(key) == Partition(from) && later.owner(key) == Partition(to)) {
+        return key;
+      }
+    }
+  }
+  void mend() { test::write_file(file("mended"), ""); }
+  void release(std::uint32_t partition, const std::string& key) {
+    redis::Request request;
+    request_release(request, group(partition), held_key(partition), {std::string(command_line_handler), key},
+                    {});
+    const auto own = session();
+    REQUIRE(parse_release(own->call(std::move(request))[0]) == Asked::yes);
+  }
+  [[nodiscard]] std::string letters_in(std::uint32_t partition) {
+    std::string ids;
+    for (const DeadLetter& letter : letters(partition)) {
+      const auto at = letter.event.find("\"id\":\"") + 6;
+      ids += letter.event.substr(at, letter.event.find('"', at) - at) + "\n";
+    }
+    return ids;
+  }
+  [[nodiscard]] bool all_passed(std::uint32_t generation) {
+    const auto partitions = data().topic().partitions();
+    return std::all_of(partitions.begin(), partitions.end(),
+                       [&](Partition p) { return state(p.value).passed == Generation(generation); });
+  }
+};
+
+RingDescription ring_of(std::uint32_t partitions) {
+  return RingDescription::uniform(partitions);
+}
+
+}  // namespace
+
+TEST_SUITE("resize work") {
+  TEST_CASE("a running worker takes up the partitions that come") {
+    for (const Sharing sharing : {Sharing::pinned, Sharing::shared}) {
+      Changing w(2);
+      w.options().sharing = sharing;
+      w.handle(record);
+      const std::string key = w.moving_key(ring_of(4), 0, 3);
+      w.append("1", key);
+      Running running(w);
+      await("the first is handled", [&] { return w.handled() == "1\n"; });
+      w.resize(ring_of(4));
+      CHECK(w.append("2", key) == Partition(3));
+      await("the second is handled", [&] { return w.handled() == "1\n2\n"; });
+      await("all have passed the barrier", [&] { return w.all_passed(2); });
+      (void)running.stop();
+    }
+  }
+
+  TEST_CASE("a partition that gets keys waits until its donors have handled what was before") {
+    Changing w(2);
+    w.handle(record);
+    const std::string key = w.moving_key(ring_of(3), 1, 2);
+    w.append("1", key);
+    w.resize(ring_of(3));
+    w.append("2", key);
+    w.options().coverage = Coverage::named;
+    {
+      w.options().partitions = {Partition(2)};
+      Running receiver(w);
+      await("it stands at the barrier", [&] { return w.state(2).import.generation == Generation(2); });
+      CHECK(w.handled().empty());
+      CHECK(w.state(2).passed == Generation(1));
+    }
+    w.options().partitions = {Partition(0), Partition(1)};
+    (void)w.run();
+    CHECK(w.handled() == "1\n");
+    CHECK(w.state(1).passed == Generation(2));
+    w.options().partitions = {Partition(2)};
+    (void)w.run();
+    CHECK(w.handled() == "1\n2\n");
+  }
+
+  TEST_CASE("partitions that give keys to each other do not wait for ever") {
+    Changing w(3);
+    w.handle(record);
+    w.resize(RingDescription::parse("xxh3:256:0-1*3,2"));
+    w.append("1", "a");
+    w.resize(RingDescription::parse("xxh3:256:0,1*0.5,2*2"));
+    (void)w.run();
+    CHECK(w.handled() == "1\n");
+    CHECK(w.all_passed(3));
+  }
+
+  TEST_CASE("held keys and their letters go where the key goes, and are released there in order") {
+    Changing w(1);
+    w.handle(record_when_mended);
+    w.handler().on_failure = OnFailure::hold_key;
+    const std::string key = w.moving_key(ring_of(3), 0, 2);
+    const std::string staying = w.moving_key(ring_of(3), 0, 0);
+    w.append("1", key);
+    w.append("s1", staying);
+    w.append("2", key);
+    Running running(w);
+    await("they are held", [&] { return w.letters().size() == 3; });
+    w.resize(ring_of(3));
+    w.append("3", key);
+    w.append("s2", staying);
+    await("they have come over, and what came later is behind them",
+          [&] { return w.letters_in(2) == "1\n2\n3\n"; });
+    await("they are gone where they were", [&] { return w.letters_in(0) == "s1\ns2\n"; });
+    CHECK(w.held(2).letters == 3);
+    CHECK(w.held(2).keys.size() == 1);
+    CHECK(w.held(0).letters == 2);
+    CHECK(w.held(0).keys.size() == 1);
+    w.mend();
+    w.release(2, key);
+    await("they are handled in order", [&] { return w.handled() == "1\n2\n3\n"; });
+    await("the key is free", [&] { return w.held(2).letters == 0; });
+    w.append("4", key);
+    await("and goes on", [&] { return w.handled() == "1\n2\n3\n4\n"; });
+    w.release(0, staying);
+    await("the other key, too", [&] { return w.handled() == "1\n2\n3\n4\ns1\ns2\n"; });
+    (void)running.stop();
+  }
+
+  TEST_CASE("letters of a key that has left are not handled where they were") {
+    Changing w(2);
+    w.handle(record_when_mended);
+    w.handler().on_failure = OnFailure::hold_key;
+    const std::string key = w.moving_key(ring_of(3), 0, 2);
+    w.append("1", key);
+    (void)w.run();
+    CHECK(w.letters_in(0) == "1\n");
+    w.resize(ring_of(3));
+    w.options().coverage = Coverage::named;
+    w.options().partitions = {Partition(0), Partition(1)};
+    (void)w.run();
+    CHECK(w.state(0).passed == Generation(2));
+    w.mend();
+    w.release(0, key);
+    (void)w.run();
+    CHECK(w.handled().empty());
+    CHECK(w.letters_in(0) == "1\n");
+    // What was asked for goes with the key.
+    w.options().partitions = {Partition(2)};
+    (void)w.run();
+    CHECK(w.handled() == "1\n");
+    CHECK(w.letters_in(2).empty());
+    w.options().partitions = {Partition(0)};
+    Running running(w);
+    await("the copy is dropped", [&] { return w.letters_in(0).empty(); });
+    CHECK(w.held(0).keys.empty());
+    (void)running.stop();
+    CHECK(w.handled() == "1\n");
+  }
+
+  TEST_CASE("a key that moves on and back takes its letters along each time") {
+    Changing w(2);
+    w.handle(record_when_mended);
+    w.handler().on_failure = OnFailure::hold_key;
+    const std::string key = w.moving_key(ring_of(3), 0, 2);
+    w.append("1", key);
+    Running running(w);
+    await("it is held", [&] { return w.letters().size() == 1; });
+    for (int n = 2; n <= 7; ++n) {
+      w.resize(ring_of(n % 2 == 0 ? 3 : 2));
+      w.append(std::to_string(n), key);
+    }
+    await("all are together", [&] { return w.letters_in(0) == "1\n2\n3\n4\n5\n6\n7\n"; });
+    await("and nowhere else", [&] { return w.letters_in(2).empty(); });
+    CHECK(w.held(0).letters == 7);
+    w.mend();
+    w.release(0, key);
+    await("they are handled in order", [&] { return w.handled() == "1\n2\n3\n4\n5\n6\n7\n"; });
+    (void)running.stop();
+  }
+
+  TEST_CASE("the worker of a partition that left the ring ends when all of it is handled") {
+    Changing w(3);
+    w.handle(record);
+    const std::string key = w.moving_key(ring_of(2), 2, 0);
+    w.append("1", key);
+    w.resize(ring_of(2));
+    w.append("2", key);
+    w.options().coverage = Coverage::named;
+    w.options().partitions = {Partition(2)};
+    w.options().ending = Ending::never;
+    (void)w.run();
+    CHECK(w.handled() == "1\n");
+    CHECK(w.state(2).owner.empty());
+    CHECK(w.said().find("left the ring") != std::string::npos);
+    w.options().ending = Ending::drained;
+    w.options().partitions = {Partition(0), Partition(1)};
+    (void)w.run();
+    CHECK(w.handled() == "1\n2\n");
+  }
+
+  TEST_CASE("a worker that waits finishes the resize of a coordinator that died") {
+    Changing w(2);
+    w.handle(record);
+    redis::Request begin;
+    begin.run(redis::Script::begin, {topic_key("t")}, "1", ring_of(3).text());
+    (void)w.session()->call(std::move(begin));
+    w.data().seal(0, 2, "old");
+    Running running(w);
+    await("it is in force", [&] { return load_topic(*w.session(), "t").active == Generation(2); });
+    w.data().topic() = load_topic(*w.session(), "t");
+    await("all have passed the barrier", [&] { return w.all_passed(2); });
+    (void)running.stop();
+  }
+
+  TEST_CASE("a drained run passes the barriers that were there at its start, so that others need not wait") {
+    Changing w(2);
+    w.handle(record);
+    w.resize(ring_of(4));
+    (void)w.run();
+    for (std::uint32_t p = 0; p < 2; ++p) {
+      CHECK(w.state(p).passed == Generation(2));
+    }
+  }
+
+  TEST_CASE("a group that begins behind barriers passes them without moving") {
+    Changing w(2);
+    w.handle(record);
+    w.append("1", "a");
+    w.resize(ring_of(3));
+    w.append("2", "a");
+    w.resize(ring_of(2));
+    w.append("3", "a");
+    const auto session = w.session();
+    register_group(*session, w.data().topic(), "late", "end");
+    w.append("4", "a");
+    w.options().group = "late";
+    w.options().partitions = w.data().topic().partitions();
+    (void)w.run();
+    CHECK(w.handled() == "4\n");
+  }
+}

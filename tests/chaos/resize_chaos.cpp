@@ -13,6 +13,7 @@
 #include <array>
 #include <charconv>
 #include <cstdlib>
+#include <filesystem>
 #include <map>
 #include <memory>
 #include <random>
@@ -89,6 +90,7 @@ Seen read(const std::string& text) {
 class UnderFire {
  public:
   explicit UnderFire(std::uint64_t seed) : random_(seed) {
+    std::filesystem::create_directory(file("archive"));
     const auto session = server_.session();
     create_topic(*session, "forum", RingDescription::uniform(8), {});
     auto topic = load_topic(*session, "forum");
@@ -118,8 +120,9 @@ class UnderFire {
       publishing_.push_back(publisher(p, {"--rate", std::to_string(per_second)}));
     }
     for (std::uint32_t w = 0; w < groups.size() * workers_each; ++w) {
-      working_.push_back(worker(w % groups.size(), {}));
+      working_.push_back(worker(w % groups.size()));
     }
+    archiving_ = archiver({});
   }
 
   // Kills and starts again.
@@ -127,7 +130,11 @@ class UnderFire {
     const auto until = std::chrono::steady_clock::now() + during;
     while (std::chrono::steady_clock::now() < until) {
       pause_at_most(200ms);
-      if (random_() % 2 == 0) {
+      const auto which = random_() % 5;
+      if (which == 0) {
+        kill(*archiving_);
+        archiving_ = archiver({});
+      } else if (which <= 2) {
         const auto p = static_cast<std::uint32_t>(random_() % publishers);
         if (p > 0 || !spare_first) {
           kill(*publishing_[p]);
@@ -136,7 +143,7 @@ class UnderFire {
       } else {
         const auto w = static_cast<std::uint32_t>(random_() % working_.size());
         kill(*working_[w]);
-        working_[w] = worker(w % groups.size(), {});
+        working_[w] = worker(w % groups.size());
       }
     }
   }
@@ -191,6 +198,9 @@ class UnderFire {
       const int status = end_of(*process);
       CHECK((status == 0 || status == 128 + SIGTERM));  // one that had only just been started
     }
+    kill(*archiving_);
+    const auto last = archiver({"--drain"});
+    CHECK_MESSAGE(end_of(*last) == 0, test::read_file(file("archiver")));
   }
 
   void check() const {
@@ -208,6 +218,16 @@ class UnderFire {
       CHECK(handled.gaps == 0);
       MESSAGE("repeats: ", handled.repeats);
     }
+    const auto verified = test::run({binary(), "archive", "verify", file("archive")});
+    CHECK_MESSAGE(verified.status == 0, verified.out);
+    // From here on all events come from the archive.
+    const auto trimmed =
+        test::run({binary(), "topic", "trim", "-u", server_.url(), "forum", "--keep", "1ms", "--yes"});
+    CHECK_MESSAGE(trimmed.status == 0, trimmed.err);
+    const auto from_archive =
+        test::run({binary(), "replay", "-u", server_.url(), "-t", "forum", "--archive", file("archive")});
+    CHECK(from_archive.status == 0);
+    CHECK((from_archive.out == replayed.out));
     const auto session = server_.session(redis::Needs::Access::read);
     const auto topic = load_topic(*session, "forum");
     MESSAGE("generations: ", topic.active.value);
@@ -296,13 +316,18 @@ class UnderFire {
     return std::make_unique<test::Process>(
         command, test::Process::Redirect{"/dev/null", "/dev/null", file("publish" + number)});
   }
-  [[nodiscard]] ProcessPointer worker(std::uint32_t g, const std::vector<std::string>& more) const {
-    std::vector<std::string> command{binary(), "work", "-u",      server_.url(), "-t",
-                                     "forum",  "-g",   groups[g], "--lease",     "1s"};
+  [[nodiscard]] ProcessPointer worker(std::uint32_t g) const {
+    return std::make_unique<test::Process>(
+        std::vector<std::string>{binary(), "work", "-u", server_.url(), "-t", "forum", "-g", groups[g],
+                                 "--lease", "1s"},
+        test::Process::Redirect{"/dev/null", file(std::string("handled.") + groups[g]), file("work")});
+  }
+  [[nodiscard]] ProcessPointer archiver(const std::vector<std::string>& more) const {
+    std::vector<std::string> command{binary(),    "work",          "-u",      server_.url(), "-t", "forum",
+                                     "--archive", file("archive"), "--lease", "1s"};
     command.insert(command.end(), more.begin(), more.end());
     return std::make_unique<test::Process>(
-        command,
-        test::Process::Redirect{"/dev/null", file(std::string("handled.") + groups[g]), file("work")});
+        command, test::Process::Redirect{"/dev/null", "/dev/null", file("archiver")});
   }
   [[nodiscard]] ProcessPointer resizing(const std::vector<std::string>& ring) const {
     std::vector<std::string> command{binary(), "ring", "resize", "-u", server_.url(), "-t", "forum"};
@@ -316,17 +341,20 @@ class UnderFire {
   std::mt19937_64 random_;
   std::vector<ProcessPointer> publishing_;
   std::vector<ProcessPointer> working_;
+  ProcessPointer archiving_;
 };
 
 }  // namespace
 
-TEST_CASE("resize under fire: each event once, and each key in order, for every group and in the replay") {
+TEST_CASE(
+    "resize under fire: each event once, and each key in order, for every group, in the replay and in the "
+    "archive") {
   const std::vector<UnderFire::Target> rings{
       {"xxh3:256:0-11", {"--partitions", "12"}},
       {"xxh3:256:0-4", {"--partitions", "5"}},
       {"xxh3:256:0*2,1-2,3*0.5,4-6,7*3,8",
        {"--partitions", "9", "--weight", "0=2", "--weight", "3=0.5", "--weight", "7=3"}},
-      {"xxh3:256:0-7", {"--partitions", "8", "--weight", "0-7=1"}}};
+      {"xxh3:256:0-7", {"--partitions", "8", "--weight", "0=1", "--weight", "3=1", "--weight", "7=1"}}};
   const char* const given = std::getenv("CONTINUUM_SEED");
   const std::uint64_t first = given == nullptr ? std::random_device{}() : std::strtoull(given, nullptr, 10);
   for (std::uint64_t seed = first; seed < first + (is_long() ? 20 : 1); ++seed) {

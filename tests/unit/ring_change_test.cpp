@@ -77,9 +77,9 @@ TEST_CASE("moves and donors are what keys do") {
     }
     const Donors found = donors(before, after);
     CHECK(found.size() == givers.size());
-    for (const auto& [to, list] : found) {
-      CHECK(std::set(list.begin(), list.end()) == givers[to]);
-      CHECK(list.size() == givers[to].size());
+    for (const auto& [receiver, list] : found) {
+      CHECK(std::set(list.begin(), list.end()) == givers[receiver]);
+      CHECK(list.size() == givers[receiver].size());
       CHECK(std::is_sorted(list.begin(), list.end()));
     }
   }

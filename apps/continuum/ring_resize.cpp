@@ -59,11 +59,20 @@ void report(const Context& context, const std::string& topic, const Resized& res
     out.line(fmt::format("topic {} has this ring already: {}, generation {}", topic, resized.ring.text(),
                          resized.generation));
   } else {
+    const auto count = [](const RingDescription& ring) {
+      return fmt::format("{} partition{}", ring.members.size(), ring.members.size() == 1 ? "" : "s");
+    };
+    std::string_view begun_before;
+    if (resized.how == Resized::How::continued) {
+      begun_before = "; the resize had been begun before";
+    } else if (resized.how == Resized::How::aborted) {
+      begun_before = "; the resize that was pending is given up";
+    }
     out.line(fmt::format(
-        "topic {} {}: {} partition{} in generation {} (before: {} in generation {}); "
-        "publishers were held up for {:.1f} ms",
-        topic, name_of(resized.how), resized.ring.members.size(), resized.ring.members.size() == 1 ? "" : "s",
-        resized.generation, resized.ring_before.members.size(), resized.before, held_up_ms));
+        "topic {}: {} in generation {}, {} in generation {} before{}. Publishers were held up for "
+        "{:.1f} ms",
+        topic, count(resized.ring), resized.generation, count(resized.ring_before), resized.before,
+        begun_before, held_up_ms));
   }
   out.flush();
 }

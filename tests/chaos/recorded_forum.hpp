@@ -163,16 +163,38 @@ class RecordedForum {
     return seen;
   }
 
+  // While everything goes on.
+  void resize(std::uint32_t to) {
+    const Process::Redirect said{"/dev/null", "/dev/null", file("resize")};
+    Process process(
+        {binary(), "ring", "resize", "-u", server_.url(), "-t", "forum", "--partitions", std::to_string(to)},
+        said);
+    const int status = end_of(process);
+    REQUIRE_MESSAGE(status == 0, read_file(file("resize")));
+    ever_ = std::max(ever_, to);
+  }
+
   [[nodiscard]] continuum::GroupState state(std::uint32_t partition) const {
     const auto session = server_.session(continuum::redis::Needs::Access::read);
     continuum::redis::Request request;
     request.command("HGETALL", continuum::group_key("forum", continuum::Partition(partition), "g"));
     return *continuum::parse_group(session->call(std::move(request))[0]);
   }
+  // And every barrier passed.
   [[nodiscard]] bool everything_is_committed() const {
+    const auto session = server_.session(continuum::redis::Needs::Access::read);
     std::uint64_t committed = 0;
-    for (std::uint32_t p = 0; p < partitions; ++p) {
-      committed += state(p).cursor.offset.value;
+    for (std::uint32_t p = 0; p < ever_; ++p) {
+      continuum::redis::Request request;
+      request.command("HGETALL", continuum::group_key("forum", continuum::Partition(p), "g"));
+      request.command("HGETALL", continuum::meta_key("forum", continuum::Partition(p)));
+      const auto replies = session->call(std::move(request));
+      const auto group = continuum::parse_group(replies[0]);
+      const auto log = continuum::parse_meta(replies[1]);
+      if (!group || !log || (group->passed != log->generation && log->generation.value > 1)) {
+        return false;
+      }
+      committed += group->cursor.offset.value;
     }
     return committed == published_;
   }
@@ -193,14 +215,14 @@ class RecordedForum {
   }
   [[nodiscard]] std::uint64_t letters() const {
     std::uint64_t sum = 0;
-    for (std::uint32_t p = 0; p < partitions; ++p) {
+    for (std::uint32_t p = 0; p < ever_; ++p) {
       sum += held(p).letters;
     }
     return sum;
   }
   [[nodiscard]] std::uint64_t held_keys() const {
     std::uint64_t sum = 0;
-    for (std::uint32_t p = 0; p < partitions; ++p) {
+    for (std::uint32_t p = 0; p < ever_; ++p) {
       sum += held(p).keys.size();
     }
     return sum;
@@ -208,7 +230,7 @@ class RecordedForum {
   // Asks for the held keys to be released, at most so many of each partition.
   void release(std::size_t most_of_each = std::size_t(-1)) const {
     const auto session = server_.session();
-    for (std::uint32_t p = 0; p < partitions; ++p) {
+    for (std::uint32_t p = 0; p < ever_; ++p) {
       for (const continuum::HeldKey& key : held(p).keys) {
         if (key.request) {
           continue;
@@ -234,7 +256,7 @@ class RecordedForum {
   [[nodiscard]] std::map<std::uint32_t, std::vector<Letter>> all_letters() const {
     std::map<std::uint32_t, std::vector<Letter>> all;
     const auto session = server_.session(continuum::redis::Needs::Access::read);
-    for (std::uint32_t p = 0; p < partitions; ++p) {
+    for (std::uint32_t p = 0; p < ever_; ++p) {
       continuum::redis::Request request;
       request.command("XRANGE", continuum::dead_key("forum", continuum::Partition(p), "g"), "-", "+");
       const auto replies = session->call(std::move(request));
@@ -260,6 +282,7 @@ class RecordedForum {
   RedisServer server_;
   TemporaryDirectory directory_;
   std::uint32_t published_ = 0;
+  std::uint32_t ever_ = partitions;  // 0 to this, less one, are or were in the ring
 };
 
 enum class Bad : std::uint8_t { unseen, seen };

@@ -184,7 +184,7 @@ TEST_CASE("why: a barrier that others have not passed, or whose resize is not fi
             "the barrier of generation 3 stands before offset 17, and generation 2 is still in force: its "
             "resize is "
             "not finished",
-            "continuum ring show -t forum");
+            "continuum ring resize -t forum");
 }
 
 TEST_CASE("why: loss comes before everything") {

@@ -175,6 +175,7 @@ std::string letter_json(std::string_view topic, std::string_view group, Partitio
       .add("group", group)
       .add("partition", partition)
       .add("offset", letter.offset)
+      .add("offset_partition", letter.from.value_or(partition))
       .add("handler", letter.whose.handler)
       .add("key", letter.whose.key)
       .add("state", name_of(letter.state))
@@ -190,7 +191,8 @@ std::string letter_json(std::string_view topic, std::string_view group, Partitio
 
 void print_letter(Output& out, Partition partition, const DeadLetter& letter, const HeldKey& key) {
   const Attributes attributes = attributes_of(letter.event);
-  out.line(fmt::format("partition {}, offset {}, key {}, id {}, type {}", partition, letter.offset,
+  const std::string of = letter.from ? fmt::format(" of partition {}", *letter.from) : std::string();
+  out.line(fmt::format("partition {}, offset {}{}, key {}, id {}, type {}", partition, letter.offset, of,
                        printable(letter.whose.key), printable(text_of(attributes.id)),
                        printable(text_of(attributes.type))));
   std::string line = fmt::format("  {} for handler {}, {}", name_of(letter.state),

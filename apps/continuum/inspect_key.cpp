@@ -98,7 +98,7 @@ void print_json(Output& out, const std::string& topic, const std::string& key, c
     JsonObject fates;
     for (const KeyStanding& standing : life.standings) {
       if (standing.partition == event.partition) {
-        fates.add(standing.group, standing.fate_of(event.offset));
+        fates.add(standing.group, life.fate_of(standing, event.offset));
       }
     }
     out.line(JsonObject()
@@ -165,8 +165,8 @@ void print_events(Output& out, const KeyLife& life) {
     std::string fates;
     for (const KeyStanding& standing : life.standings) {
       if (standing.partition == event.partition) {
-        fates +=
-            fmt::format("{}{} {}", fates.empty() ? "" : "; ", standing.group, standing.fate_of(event.offset));
+        fates += fmt::format("{}{} {}", fates.empty() ? "" : "; ", standing.group,
+                             life.fate_of(standing, event.offset));
       }
     }
     table.row({event.partition.value, std::to_string(event.offset.value), format_time(time_of(event.entry)),

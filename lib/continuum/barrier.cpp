@@ -263,6 +263,9 @@ asio::awaitable<bool> PartitionWorker::have_passed(const std::set<Partition>& pa
 
 // True when nothing of that kind is left here. False: its new owners do not have all of it yet.
 asio::awaitable<bool> PartitionWorker::drop_departed() {
+  if (import_.generation > tenure_.passed) {
+    co_return true;  // done before the mark. What is here of such keys now has been copied here since
+  }
   redis::Request request;
   request.command("HGETALL", keys_.held);
   const redis::Replies replies = co_await shift_.control.call(std::move(request));
@@ -392,6 +395,7 @@ asio::awaitable<bool> PartitionWorker::copy_letters(Generation generation, Parti
       if (key->second.held == HeldKey::Held::no) {
         letter.state = LetterState::skipped;
       }
+      letter.from = letter.from.value_or(donor);
       bytes += letter.event.size();
       commit.letters.push_back(std::move(letter));
     }

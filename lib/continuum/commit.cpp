@@ -43,7 +43,8 @@ void request_commit(redis::Request& request, const GroupKeys& keys, Fence fence,
   }
   for (const DeadLetter& letter : commit.letters) {
     text(letter.whose.text());
-    text(fmt::to_string(letter.offset.value));
+    text(letter.from ? fmt::format("{} {}", letter.offset, *letter.from)
+                     : fmt::to_string(letter.offset.value));
     arguments.emplace_back(name_of(letter.state));
     text(fmt::to_string(letter.attempts));
     text(fmt::to_string(letter.time.time_since_epoch().count()));

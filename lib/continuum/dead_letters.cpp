@@ -68,6 +68,13 @@ DeadLetter parse_dead_letter(redis::Reply reply) {
   letter.id = *parsed;
   letter.whose = {std::string(text("h")), std::string(text("k"))};
   letter.offset = Offset(*offset);
+  if (const auto from = fields.field("p")) {
+    const auto partition = number_of(*from);
+    if (!partition || *partition >= partitions_max) {
+      damaged();
+    }
+    letter.from = Partition(static_cast<std::uint32_t>(*partition));
+  }
   letter.state = static_cast<LetterState>(state - state_names.begin());
   letter.attempts = static_cast<std::uint32_t>(*attempts);
   letter.time = time_of(*time);

@@ -51,6 +51,8 @@ struct DeadLetter {
   SystemTime time{};           // when it was given up
   std::string reason;
   std::string event;  // its line as the log has it, without newline
+  // The partition whose log has the event at that offset, when its key was moved from there. none: this one.
+  std::optional<Partition> from = {};
 };
 // Reads one element of an XRANGE answer. Throws Error{loss} naming the entry when it is something else.
 [[nodiscard]] DeadLetter parse_dead_letter(redis::Reply reply);

@@ -46,7 +46,6 @@ class ExecRunner final : public Runner, public std::enable_shared_from_this<Exec
     fixed_.emplace_back("CONTINUUM_TOPIC", site_.place.topic.name);
     fixed_.emplace_back("CONTINUUM_GROUP", site_.place.options.group);
     fixed_.emplace_back("CONTINUUM_HANDLER", handler_->spec.name);
-    fixed_.emplace_back("CONTINUUM_PARTITION", fmt::to_string(site_.tenure.partition.value));
     fixed_.emplace_back("CONTINUUM_FENCE", fmt::to_string(site_.tenure.fence.value));
     fixed_.emplace_back("CONTINUUM_GENERATION", fmt::to_string(site_.tenure.passed.value));
   }
@@ -77,7 +76,7 @@ class ExecRunner final : public Runner, public std::enable_shared_from_this<Exec
  private:
   void start(const Window::Event& event) {
     line_.clear();
-    site_.located.append(line_, event.offset, event.line);
+    site_.append(line_, event);
     set_variables(event);
     std::string why;
     std::unique_ptr<Process> process;
@@ -129,6 +128,7 @@ class ExecRunner final : public Runner, public std::enable_shared_from_this<Exec
     attribute("CONTINUUM_SOURCE", attributes.source);
     attribute("CONTINUUM_TIME", attributes.time);
     attribute("CONTINUUM_KEY", attributes.partitionkey);
+    variables_.set("CONTINUUM_PARTITION", fmt::to_string(site_.partition_of(event).value));
     variables_.set("CONTINUUM_OFFSET", fmt::to_string(event.offset.value));
     variables_.set("CONTINUUM_ATTEMPT", fmt::to_string(event.attempt));
   }

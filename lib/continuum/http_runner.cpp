@@ -40,7 +40,7 @@ class HttpRunner final : public Runner, public std::enable_shared_from_this<Http
     HttpDelivery delivery;
     delivery.topic = site_.place.topic.name;
     delivery.group = site_.place.options.group;
-    delivery.partition = site_.tenure.partition;
+    delivery.partition = site_.partition_of(event);
     delivery.offset = event.offset;
     delivery.attempt = event.attempt;
     delivery.fence = site_.tenure.fence;

@@ -9,18 +9,20 @@
 
 namespace continuum {
 
-std::string KeyStanding::fate_of(Offset offset) const {
-  std::string fates;
-  for (const DeadLetter& letter : letters) {
-    if (letter.offset == offset) {
-      fates +=
-          fmt::format("{}{} ({})", fates.empty() ? "" : ", ", name_of(letter.state), letter.whose.handler);
+std::string KeyLife::fate_of(const KeyStanding& standing, Offset offset) const {
+  std::set<std::string> fates;  // one that is being taken over is in two places
+  for (const KeyStanding& other : standings) {
+    for (const DeadLetter& letter : other.letters) {
+      if (other.group == standing.group && letter.offset == offset &&
+          letter.from.value_or(other.partition) == standing.partition) {
+        fates.insert(fmt::format("{} ({})", name_of(letter.state), letter.whose.handler));
+      }
     }
   }
   if (!fates.empty()) {
-    return fates;
+    return fmt::format("{}", fmt::join(fates, ", "));
   }
-  return state && offset < state->cursor.offset ? "passed" : "waiting";
+  return standing.state && offset < standing.state->cursor.offset ? "passed" : "waiting";
 }
 
 namespace {

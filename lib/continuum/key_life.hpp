@@ -24,15 +24,15 @@ struct KeyStanding {
   std::optional<GroupState> state;  // nothing: not registered there
   std::vector<HeldKey> handlers;    // of those that have letters of the key
   std::vector<DeadLetter> letters;  // without their events
-
-  // What became of the event: "passed", "waiting", or for its letters "failed (HANDLER)", "behind (HANDLER)",
-  // ….
-  [[nodiscard]] std::string fate_of(Offset offset) const;
 };
 struct KeyLife {
   std::vector<std::pair<Generation, Partition>> partitions;  // ascending
   std::vector<SeenEvent> events;                             // the last ones, in replay order
   std::vector<KeyStanding> standings;                        // by group, then partition
+
+  // What became of an event in the group that stands there: "passed", "waiting", or for its letters, wherever
+  // they are now, "failed (HANDLER)", "behind (HANDLER)", ….
+  [[nodiscard]] std::string fate_of(const KeyStanding& standing, Offset offset) const;
 };
 // At most last_events_max events. Throws Error{loss} for a gap on the way.
 [[nodiscard]] KeyLife life_of(redis::Session& session, const Topic& topic, const std::string& key,

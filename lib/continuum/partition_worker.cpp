@@ -242,11 +242,13 @@ Clock::time_point PartitionWorker::next_time() const {
   if (!committing_ && !all_committed()) {
     next = std::min(next, committed_at_ + std::chrono::duration_cast<Clock::duration>(commit_every));
   }
-  if (tidying_ && !sink_->takes_barriers()) {
-    next = std::min(next, std::max(tidy_at_, Clock::now()));
+  // What is due and cannot be done yet is looked at when something ends.
+  const auto sooner = [&](Clock::time_point due) { next = due > Clock::now() ? std::min(next, due) : next; };
+  if (tidying_ && !finishing_) {
+    sooner(tidy_at_);
   }
   if (const FetchedEntry* const front = queue_->front(); front != nullptr && front->entry.barrier) {
-    next = std::min(next, std::max(cross_at_, Clock::now() + Milliseconds(1)));
+    sooner(cross_at_);
   }
   return std::min(next, sink_->next_time().value_or(next));
 }

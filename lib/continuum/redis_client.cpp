@@ -104,6 +104,9 @@ struct Client::Impl : std::enable_shared_from_this<Client::Impl> {
     if (dead) {
       throw Error(*dead);
     }
+    if (closed) {  // nobody would ever answer
+      throw Error(ErrorKind::interrupted, "interrupted");
+    }
     auto ticket = std::make_shared<Pending>(executor, std::move(request));
     const auto bound = ticket->request.connection();
     if (bound && (!connection || *bound != connections)) {

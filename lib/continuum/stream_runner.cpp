@@ -264,7 +264,7 @@ class StreamRunner final : public Runner, public std::enable_shared_from_this<St
       if (!event) {
         break;
       }
-      site_.located.append(batch, event->offset, event->line);
+      site_.append(batch, *event);
       run.sent.push_back({event->offset});
       ++run.unanswered;
     }

@@ -207,6 +207,10 @@ std::optional<Window::Event> Subscription::take_event(Clock::time_point now) {
       site_.window.put_back(lane_, event->offset);
       return std::nullopt;
     }
+    if (is_taken_by_letter(event->offset)) {
+      site_.window.retry(lane_, event->offset, now + key_poll, event->attempt - 1);
+      continue;
+    }
     if (site_.place.replay != nullptr && left_out(*event)) {
       continue;
     }
@@ -220,7 +224,7 @@ std::optional<Window::Event> Subscription::take_event(Clock::time_point now) {
 std::optional<Window::Event> Subscription::take_letter(Clock::time_point now) {
   const DeadLetter* letter = site_.held.take(spec().name, now);
   // A key that was not held, because its failed events were skipped, may be at a later event just now.
-  while (letter != nullptr && site_.window.key_in_flight(lane_, letter->whose.key)) {
+  while (letter != nullptr && (is_taken(*letter) || site_.window.key_in_flight(lane_, letter->whose.key))) {
     site_.held.retry(letter->whose, now + key_poll);
     letter = site_.held.take(spec().name, now);
   }
@@ -228,10 +232,23 @@ std::optional<Window::Event> Subscription::take_letter(Clock::time_point now) {
     return std::nullopt;
   }
   const auto release =
-      releases_.try_emplace(letter->offset, Release{letter->whose, letter->event, letter->attempts}).first;
+      releases_
+          .try_emplace(letter->offset, Release{letter->whose, letter->event, letter->attempts, letter->from})
+          .first;
   const auto trouble = troubles_.find(letter->offset);
   const std::uint32_t used = trouble == troubles_.end() ? 0 : trouble->second.attempts;
-  return Window::Event{letter->offset, release->second.event, letter->attempts + used + 1};
+  return Window::Event{letter->offset, release->second.event, letter->attempts + used + 1, 0, letter->from};
+}
+
+bool Subscription::is_taken(const DeadLetter& letter) const {
+  const auto trouble = troubles_.find(letter.offset);
+  return releases_.contains(letter.offset) || Window::in_flight(lane_, letter.offset) ||
+         (trouble != troubles_.end() && trouble->second.letter != letter.whose);
+}
+
+bool Subscription::is_taken_by_letter(Offset offset) const {
+  const auto trouble = troubles_.find(offset);
+  return releases_.contains(offset) || (trouble != troubles_.end() && trouble->second.letter);
 }
 
 // True when the event does not go to the handler now, because its key is held.
@@ -330,7 +347,10 @@ std::string Subscription::place_of_all() const {
 }
 
 std::string Subscription::place_of(Offset offset) const {
-  return named(fmt::format("{}, offset {}", place(site_.place.topic.name, site_.tenure.partition), offset));
+  const auto release = releases_.find(offset);
+  const Partition own = site_.tenure.partition;
+  const Partition partition = release == releases_.end() ? own : release->second.from.value_or(own);
+  return named(fmt::format("{}, offset {}", place(site_.place.topic.name, partition), offset));
 }
 
 std::string Subscription::named(std::string where) const {

@@ -38,6 +38,15 @@ struct Site {
   bool finishing = false;  // nothing more is started
   bool paused = false;     // for now
   std::optional<Doing> halted;
+
+  // Where the log has it.
+  [[nodiscard]] Partition partition_of(const Window::Event& event) const {
+    return event.from.value_or(tenure.partition);
+  }
+  // As handlers get it.
+  void append(std::string& out, const Window::Event& event) const {
+    (event.from ? LocatedLine(*event.from) : located).append(out, event.offset, event.line);
+  }
 };
 
 class Subscription {
@@ -106,6 +115,7 @@ class Subscription {
     HandlerKey whose;
     std::string event;
     std::uint32_t attempts_before = 0;
+    std::optional<Partition> from = {};
   };
 
   void start_runner();
@@ -113,6 +123,10 @@ class Subscription {
   [[nodiscard]] std::optional<Window::Event> take_event(Clock::time_point now);
   [[nodiscard]] std::optional<Window::Event> take_letter(Clock::time_point now);
   void forget_troubles();
+  // A letter of a key that was moved here has an offset of another partition's log: what has the same one
+  // waits until the other is done with, as verdicts name offsets.
+  [[nodiscard]] bool is_taken(const DeadLetter& letter) const;
+  [[nodiscard]] bool is_taken_by_letter(Offset offset) const;
   [[nodiscard]] bool makes_outputs_fewer(Offset offset) const;
   [[nodiscard]] bool held_back(const Window::Event& event, Clock::time_point now);
   [[nodiscard]] bool left_out(const Window::Event& event);

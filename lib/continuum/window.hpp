@@ -118,6 +118,8 @@ class Window {
     std::string_view line;       // without its newline; valid until every lane is done with the event
     std::uint32_t attempt = 1;   // counted from 1
     std::uint64_t key_hash = 0;  // hash_of_key()
+    // The partition whose log has it; none: the window's.
+    std::optional<Partition> from = {};
   };
   // The lane's next event that may start, lowest offset first; it is in flight from now on. Retries count
   // when they are due.

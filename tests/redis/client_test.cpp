@@ -3,6 +3,7 @@
 
 #include "continuum/error.hpp"
 #include "continuum/redis.hpp"
+#include "continuum/redis_client.hpp"
 
 #include <doctest/doctest.h>
 
@@ -249,4 +250,22 @@ TEST_CASE("a request that belongs to a connection is not sent over the next one"
   CHECK(session.call(std::move(get))[0].text() == "1");
   CHECK(set(1) == 0);
   CHECK(set(2) == 1);
+}
+
+TEST_CASE("a client that was closed takes no request: nobody would answer it") {
+  const test::RedisServer server;
+  auto session = server.session();
+  redis::Client& client = redis::client_of(*session);
+  asio::io_context& io = redis::io_of(*session);
+  const auto ping = [&]() -> asio::awaitable<void> {
+    redis::Request request;
+    request.command("PING");
+    static_cast<void>(co_await client.call(std::move(request)));
+  };
+  run_until_done(io, ping());
+  client.close();
+  // Also when it has seen the end of its connection.
+  while (io.poll() > 0) {
+  }
+  CHECK_THROWS_WITH_AS(run_until_done(io, ping()), "interrupted", Error);
 }

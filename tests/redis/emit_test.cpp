@@ -104,6 +104,7 @@ class Emitting {
   void activate_target_from_elsewhere(Milliseconds after) {
     redis::Request request;
     request.command("CLIENT", "PAUSE", after.count(), "ALL");
+    request.command("HSET", topic_key("u"), "pending", "2");
     request.run(redis::Script::activate, {topic_key("u")}, 2);
     server_.session()->call(std::move(request));
   }

@@ -663,10 +663,10 @@ TEST_CASE("a key's life has its partitions, its events, and what became of each"
   CHECK(life.partitions[0].first == Generation(1));
   REQUIRE(life.events.size() == 2);
   REQUIRE(life.standings.size() == 1);
-  CHECK(life.standings[0].fate_of(Offset(0)) == "failed (handler)");
-  CHECK(life.standings[0].fate_of(Offset(2)) == "behind (handler)");
-  CHECK(life.standings[0].fate_of(Offset(1)) == "passed");
-  CHECK(life.standings[0].fate_of(Offset(6)) == "waiting");
+  CHECK(life.fate_of(life.standings[0], Offset(0)) == "failed (handler)");
+  CHECK(life.fate_of(life.standings[0], Offset(2)) == "behind (handler)");
+  CHECK(life.fate_of(life.standings[0], Offset(1)) == "passed");
+  CHECK(life.fate_of(life.standings[0], Offset(6)) == "waiting");
   REQUIRE(life.standings[0].handlers.size() == 1);
   CHECK(life.standings[0].handlers[0].letters == 2);
 }

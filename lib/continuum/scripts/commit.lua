@@ -4,7 +4,7 @@
 -- KEYS group log dead held outbox
 -- ARGV fence, number, offset, entry, passed generation, group, how many letters, how many steps, how many outputs,
 --   topic of the outputs, import (=: as it is),
---   per letter: handler/key, offset, state, attempts, milliseconds, reason, event
+--   per letter: handler/key, offset (and the partition that it is of, when it is another one), state, attempts, milliseconds, reason, event
 --   per step:   done|discard|failed|free|answered|asked, entry id of the letter, handler/key, text (failed: how;
 --               free: how many letters stay; asked: what)
 --   per output: how many events, events
@@ -34,8 +34,11 @@ local at = 11
 for _ = 1, letters do
   local whose, state = ARGV[at + 1], ARGV[at + 3]
   local slash = string.find(whose, '/', 1, true)
-  redis.call('XADD', KEYS[3], '*', 'h', string.sub(whose, 1, slash - 1), 'k', string.sub(whose, slash + 1),
-    'o', ARGV[at + 2], 's', state, 'a', ARGV[at + 4], 't', ARGV[at + 5], 'r', ARGV[at + 6], 'e', ARGV[at + 7])
+  local offset, from = string.match(ARGV[at + 2], '^(%d+) ?(%d*)$')
+  local fields = {'h', string.sub(whose, 1, slash - 1), 'k', string.sub(whose, slash + 1), 'o', offset, 's', state,
+    'a', ARGV[at + 4], 't', ARGV[at + 5], 'r', ARGV[at + 6], 'e', ARGV[at + 7]}
+  if from ~= '' then fields[#fields + 1], fields[#fields + 2] = 'p', from end
+  redis.call('XADD', KEYS[3], '*', unpack(fields))
   redis.call('HINCRBY', KEYS[4], 'n/' .. whose, 1)
   redis.call('HINCRBY', KEYS[4], 'total', 1)
   if state ~= 'skipped' then redis.call('HSET', KEYS[4], 'h/' .. whose, '1') end

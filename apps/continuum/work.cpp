@@ -133,14 +133,18 @@ int finish(const Context& context, const Arguments& args, const WorkSummary& sum
     throw OutputClosed();
   }
   if (context.json && args.work.handles()) {
-    std::vector<std::string> halted;
-    for (const auto partition : summary.halted) {
-      halted.push_back(fmt::to_string(partition.value));
-    }
+    const auto list = [](const std::vector<Partition>& partitions) {
+      std::vector<std::string> numbers;
+      for (const Partition partition : partitions) {
+        numbers.push_back(fmt::to_string(partition.value));
+      }
+      return json_array(numbers);
+    };
     JsonObject totals;
     totals.add("handled", summary.handled)
         .add("failed", summary.failed)
-        .add_raw("halted", json_array(halted));
+        .add_raw("halted", list(summary.halted))
+        .add_raw("waiting", list(summary.waiting));
     Output().line(JsonObject().add_raw("summary", totals.text()).text()).flush();
   }
   say_more(context, fmt::format("{} events handled", format_count(summary.handled)));
@@ -160,7 +164,9 @@ int finish(const Context& context, const Arguments& args, const WorkSummary& sum
       return static_cast<int>(ErrorKind::server);
     }
   }
-  return summary.halted.empty() && summary.failed == 0 ? 0 : static_cast<int>(ErrorKind::partial);
+  return summary.halted.empty() && summary.waiting.empty() && summary.failed == 0
+             ? 0
+             : static_cast<int>(ErrorKind::partial);
 }
 
 // An archive has all events, in a group of its own from the start of the log.

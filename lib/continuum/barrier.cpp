@@ -25,6 +25,8 @@ constexpr Milliseconds barrier_poll{50};
 constexpr Milliseconds cross_pause_min{10};
 constexpr Milliseconds cross_pause_max{300};
 constexpr Milliseconds tidy_every{500};
+// Whoever is about to take the lease of a donor has it by then.
+constexpr Milliseconds in_vain_after{1'000};
 // A coordinator that is alive needs far less: after this the worker does the rest of the resize.
 constexpr Milliseconds help_after{2'000};
 // Copied or dropped by one commit.
@@ -86,9 +88,53 @@ asio::awaitable<void> PartitionWorker::cross_barrier() {
   const bool passed = co_await cross(*entry.barrier, {expected_, entry.id});
   if (passed) {
     queue_->take();
+    in_vain_ = false;
+  } else {
+    co_await look_whether_in_vain(*entry.barrier);
   }
   cross_pause_ = passed ? Milliseconds(0) : std::clamp(2 * cross_pause_, cross_pause_min, cross_pause_max);
   cross_at_ = Clock::now() + cross_pause_;
+}
+
+// A drained run does not wait for a partition on which nobody goes on.
+asio::awaitable<void> PartitionWorker::look_whether_in_vain(Generation generation) {
+  if (shift_.ending != Ending::drained || place_.topic.active < generation || !ours()) {
+    co_return;
+  }
+  const std::vector<Partition>& donors = shift_.rings->donors(generation, tenure_.partition);
+  redis::Request request;
+  for (const Partition donor : donors) {
+    request.command("HMGET", group_key(place_.topic.name, donor, place_.options.group), "passed", "import",
+                    "owner", "state", "paused");
+  }
+  if (request.empty()) {
+    co_return;
+  }
+  const redis::Replies replies = co_await shift_.control.call(std::move(request));
+  std::optional<Partition> idle;
+  for (std::size_t i = 0; i < donors.size() && !idle; ++i) {
+    const auto text = [&, state = replies[i]](std::size_t field) {
+      return state[field].is_nil() ? std::string_view() : state[field].text();
+    };
+    const bool came = (!replies[i][0].is_nil() && replies[i][0].number() >= generation.value) ||
+                      Import::parse(text(1)).generation >= generation;
+    if (!came && (text(2).empty() || text(3) == "halted" || !text(4).empty())) {
+      idle = donors[i];
+    }
+  }
+  if (!idle) {
+    in_vain_since_.reset();
+    in_vain_ = false;
+  } else if (!in_vain_since_) {
+    in_vain_since_ = Clock::now();
+  } else if (!in_vain_ && Clock::now() - *in_vain_since_ >= in_vain_after) {
+    in_vain_ = true;
+    shift_.tell(fmt::format("waits at generation {} of the ring for partition {}, on which nobody goes on: "
+                            "this run ends. `continuum inspect why -t {} -g {}` says more",
+                            generation, *idle, place_.topic.name, place_.options.group),
+                tenure_.partition);
+    shift_.on_ended();
+  }
 }
 
 // Commits when nothing runs, and begins anew: handlers are told the generation, and letters may stand still
@@ -131,6 +177,10 @@ asio::awaitable<void> PartitionWorker::reach(Generation generation) {
       const bool passed = co_await cross(next, committed_);
       if (passed) {
         break;
+      }
+      co_await look_whether_in_vain(next);
+      if (in_vain_ && !shared()) {
+        co_return;
       }
       const bool goes_on = co_await pause();
       if (!goes_on) {

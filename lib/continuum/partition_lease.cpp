@@ -117,6 +117,8 @@ asio::awaitable<void> PartitionWorker::hold(const Acquired& acquired) {
   cross_pause_ = Milliseconds(0);
   tidy_at_ = {};
   not_in_force_since_.reset();
+  in_vain_since_.reset();
+  in_vain_ = false;
   tidying_ = true;
   retired_ = false;
   holding_ = true;
@@ -132,11 +134,14 @@ asio::awaitable<void> PartitionWorker::hold(const Acquired& acquired) {
       if (!place_.options.archive) {
         co_await reach(acquired.from);
       }
-      if (ours()) {
+      // A shared one stands by: only the worker as a whole comes to an end.
+      over_ = in_vain_ && !shared();
+      const bool goes_on = ours() && !over_;
+      if (goes_on) {
         make_sink(committed_);
         co_await learn_held();
       }
-      if (ours()) {
+      if (goes_on && ours()) {
         const Beginning beginning = co_await look_at_beginning();
         const std::optional<Cursor> start = co_await sink_->begin(beginning);
         if (start && ours()) {

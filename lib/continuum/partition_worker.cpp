@@ -219,7 +219,7 @@ bool PartitionWorker::ended() {
                        (tenure_.passed >= end_generation_ || sink_->takes_barriers());
   const bool spent = place_.budget.spent() && sink_->settled();
   const bool left_ring = retired_ && !shared();
-  if (!staying() || drained || spent || left_ring) {
+  if (!staying() || drained || spent || left_ring || (in_vain_ && !shared())) {
     sink_->finish();
     finishing_ = true;
   }

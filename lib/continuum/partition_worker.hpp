@@ -57,6 +57,7 @@ struct Shift {
   // The topic as somebody has just read it: the workplace's is brought up to date.
   std::function<void(const Topic& topic)> saw_topic;
   Rings* rings = nullptr;
+  Ending ending = Ending::never;  // of the worker as a whole, also when partitions are shared
 };
 
 class PartitionWorker {
@@ -74,6 +75,10 @@ class PartitionWorker {
   void handlers_changed();
   [[nodiscard]] std::string state_for_people() const;
   [[nodiscard]] bool halted() const { return halted_; }
+  // A drained run that ends before a barrier, because it would wait for a partition on which nobody goes on.
+  [[nodiscard]] bool in_vain() const { return in_vain_; }
+  // Likewise, and events are left behind the barrier.
+  [[nodiscard]] bool left_events() const { return in_vain_ && end_ && committed_.offset < *end_; }
   [[nodiscard]] Partition partition() const { return tenure_.partition; }
   // By this worker; what an archive lacks in front of it is not.
   [[nodiscard]] Offset committed() const {
@@ -164,6 +169,7 @@ class PartitionWorker {
 
   // --- barriers: barrier.cpp
   asio::awaitable<void> cross_barrier();
+  asio::awaitable<void> look_whether_in_vain(Generation generation);
   asio::awaitable<void> reach(Generation generation);
   asio::awaitable<bool> cross(Generation generation, Cursor behind);
   asio::awaitable<void> refresh_topic();
@@ -229,6 +235,8 @@ class PartitionWorker {
   bool finishing_ = false;  // nothing more is started in this tenure
   bool over_ = false;       // there is nothing left to do here
   bool halted_ = false;
+  std::optional<Clock::time_point> in_vain_since_;
+  bool in_vain_ = false;
   Doing told_;                  // what the server knows
   std::uint64_t requests_ = 0;  // of operators, that were seen
   bool look_at_held_ = false;   // there are new ones

@@ -383,6 +383,9 @@ bool SharedPartitions::done(const Place& place) {
     const EntryId end = worker.holding() ? worker.archived() : place.cursor_entry;
     return worker.began() && end >= place.end_entry;  // as above
   }
+  if (worker.in_vain()) {
+    return true;
+  }
   if (worker.holding()) {
     // Others may wait for us at a barrier at the end.
     return worker.halted() || (worker.committed() >= place.end &&

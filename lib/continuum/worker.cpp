@@ -209,7 +209,8 @@ Worker::Worker(redis::Session& session, const Topic& topic, const WorkOptions& o
              {},
              handlers_.fingerprint(),
              [this](const Topic& seen) { saw_topic(seen); },
-             &rings_},
+             &rings_,
+             options.ending},
       say_(executor_),
       ended_(executor_),
       ring_(executor_),
@@ -706,6 +707,9 @@ WorkSummary Worker::run() {
   for (const auto& partition : partitions_) {
     if (partition->halted()) {
       summary.halted.push_back(partition->partition());
+    }
+    if (partition->left_events()) {
+      summary.waiting.push_back(partition->partition());
     }
   }
   summary.stopped = stopped_;

@@ -94,11 +94,13 @@ struct WorkSummary {
   std::uint64_t handled = 0;      // events that every handler is done with
   std::uint64_t failed = 0;       // events that a handler gave up
   std::vector<Partition> halted;  // by an event that used up its attempts
-  bool stopped = false;           // asked to
-  bool stopped_at_once = false;   // asked twice: something may have been killed
-  bool output_closed = false;     // nobody reads what is printed any more
-  std::uint64_t damaged = 0;      // places in an archive that stay damaged; each was said
-  std::uint64_t unarchived = 0;   // partitions whose events wait in the log for a disk that takes them
+  // Of a drained run, with events left: others have to come to a barrier first, and nobody works on those.
+  std::vector<Partition> waiting;
+  bool stopped = false;          // asked to
+  bool stopped_at_once = false;  // asked twice: something may have been killed
+  bool output_closed = false;    // nobody reads what is printed any more
+  std::uint64_t damaged = 0;     // places in an archive that stay damaged; each was said
+  std::uint64_t unarchived = 0;  // partitions whose events wait in the log for a disk that takes them
 };
 
 // Until every partition has ended, halted, or been told to stop. Throws Error: fenced (somebody else has a

@@ -31,6 +31,12 @@ class Changing : public Work {
     (void)resize_topic(*own, "t", ring);
     data().topic() = load_topic(*own, "t");
   }
+  // A run of all partitions that there are now.
+  WorkSummary run_all() {
+    options().coverage = Coverage::all;
+    options().partitions = data().topic().partitions();
+    return run();
+  }
   // Where the ring of now has the key.
   Partition append(const std::string& id, const std::string& key) {
     const Topic& topic = data().topic();
@@ -257,6 +263,94 @@ TEST_SUITE("resize work") {
     for (std::uint32_t p = 0; p < 2; ++p) {
       CHECK(w.state(p).passed == Generation(2));
     }
+  }
+
+  TEST_CASE("a drained run does not wait at a barrier for a partition on which nobody goes on") {
+    Changing w(2);
+    w.handle(record);
+    const std::string key = w.moving_key(ring_of(3), 1, 2);
+    w.append("1", key);
+    w.resize(ring_of(3));
+    w.append("2", key);
+    w.options().coverage = Coverage::named;
+    w.options().partitions = {Partition(2)};
+    CHECK(w.run().waiting == std::vector{Partition(2)});
+    CHECK(w.handled().empty());
+    CHECK(w.state(2).import.generation == Generation(2));
+    // One that has nothing behind the barrier has done what it can.
+    w.resize(RingDescription::parse("xxh3:256:0-1,2*4"));
+    w.options().partitions = {Partition(0)};
+    CHECK(w.run().waiting.empty());
+    CHECK(w.run_all().waiting.empty());
+    CHECK(w.handled() == "1\n2\n");
+    CHECK(w.all_passed(3));
+  }
+
+  TEST_CASE("a drained run ends when what a partition waits for is halted") {
+    for (const Sharing sharing : {Sharing::pinned, Sharing::shared}) {
+      Changing w(2);
+      w.options().sharing = sharing;
+      w.handle("exit 65");
+      w.handler().on_failure = OnFailure::halt;
+      const std::string key = w.moving_key(ring_of(3), 1, 2);
+      w.append("1", key);
+      w.resize(ring_of(3));
+      w.append("2", key);
+      const WorkSummary summary = w.run_all();
+      CHECK(summary.halted == std::vector{Partition(1)});
+      CHECK(summary.waiting == std::vector{Partition(2)});
+    }
+  }
+
+  TEST_CASE("a letter from elsewhere is told apart from an event with the same offset") {
+    Changing w(2);
+    w.handle(R"x(test -e "$DIR/mended" || exit 65; echo $CONTINUUM_PARTITION/$CONTINUUM_OFFSET >>"$OUT")x");
+    w.handler().on_failure = OnFailure::hold_key;
+    const std::string key = w.moving_key(ring_of(3), 1, 2);
+    w.append("1", key);
+    w.resize(ring_of(3));
+    CHECK(w.append("2", key) == Partition(2));
+    (void)w.run_all();
+    REQUIRE(w.letters_in(2) == "1\n2\n");
+    CHECK(w.letters(2)[0].from == Partition(1));
+    CHECK_FALSE(w.letters(2)[1].from);
+    w.mend();
+    w.release(2, key);
+    (void)w.run_all();
+    CHECK(w.handled() == "1/0\n2/0\n");
+    CHECK(w.letters(2).empty());
+  }
+
+  TEST_CASE(
+      "letters that came back stay when their partition is taken over before it has passed the barrier") {
+    Changing w(3);
+    w.handle("exit 65");
+    w.handler().on_failure = OnFailure::hold_key;
+    const RingDescription less = RingDescription::parse("xxh3:256:0*0.25,1-2");
+    const std::string key = w.moving_key(less, 0, 1);
+    w.append("1", key);
+    (void)w.run();
+    w.resize(less);
+    (void)w.run();
+    CHECK(w.letters_in(1) == "1\n");
+    // It comes back, but partition 0 waits for 2 as well.
+    w.resize(ring_of(3));
+    w.options().coverage = Coverage::named;
+    w.options().partitions = {Partition(0), Partition(1)};
+    for (const char* worker : {"one that copies it", "one that takes over from that"}) {
+      CAPTURE(worker);
+      const Fence before = w.state(0).fence;
+      Running running(w);
+      await("it has the lease, and the letter is there",
+            [&] { return w.state(0).fence != before && w.letters_in(0) == "1\n"; });
+      (void)running.stop();
+    }
+    w.options().partitions = w.data().topic().partitions();
+    Running running(w);
+    await("all have passed, and it is gone where it was",
+          [&] { return w.all_passed(3) && w.letters_in(1).empty(); });
+    CHECK(w.letters_in(0) == "1\n");
+    (void)running.stop();
   }
 
   TEST_CASE("a group that begins behind barriers passes them without moving") {

@@ -501,6 +501,7 @@ void PartitionWorker::ring_changed() {
 
 void PartitionWorker::begin_again() {
   finishing_ = false;
+  over_ = false;
   retired_ = false;
 }
 

@@ -92,7 +92,7 @@ class PartitionWorker {
   [[nodiscard]] Generation passed() const { return sink_ ? sink_->passed(tenure_.passed) : tenure_.passed; }
   // Out of the ring, with everything that was in it handled, or taken over by others.
   [[nodiscard]] bool retired() const { return retired_; }
-  // Its story has ended, and it is to be told once more: the partition is in the ring again.
+  // run() has returned, and is to be called once more: the partition is in the ring again.
   void begin_again();
   // The workplace's topic has another ring.
   void ring_changed();

@@ -100,6 +100,9 @@ class Worker {
   asio::awaitable<void> take_up_new_partitions();
   void stop(Stopping how);
   void look_for_end();
+  [[nodiscard]] bool takes_up_what_comes() const;
+  [[nodiscard]] bool comes_back(Partition partition) const;
+  [[nodiscard]] bool more_to_open() const;
   void tell(const std::string& what, Partition partition);
   asio::awaitable<void> say_told();
   void fail_with(const std::exception_ptr& error);
@@ -330,6 +333,26 @@ asio::awaitable<void> Worker::follow_ring() {
   }
 }
 
+// A story that ends before the worker does is that of a partition which was out of the ring.
+bool Worker::takes_up_what_comes() const {
+  return options_.coverage == Coverage::all && each_.ending == Ending::never && !place_.budget.spent() &&
+         shift_.stopping == Stopping::no;
+}
+
+bool Worker::comes_back(Partition partition) const {
+  const auto& members = topic_.ring().members;
+  return takes_up_what_comes() && !open_.contains(partition) &&
+         std::any_of(members.begin(), members.end(),
+                     [&](const RingMember& member) { return member.partition == partition; });
+}
+
+bool Worker::more_to_open() const {
+  const auto& members = topic_.ring().members;
+  return takes_up_what_comes() && std::any_of(members.begin(), members.end(), [&](const RingMember& member) {
+           return !open_.contains(member.partition);
+         });
+}
+
 asio::awaitable<void> Worker::take_up_new_partitions() {
   const Generation seen = topic_.active;
   const bool all = options_.sharing == Sharing::shared || options_.coverage == Coverage::all;
@@ -360,10 +383,7 @@ asio::awaitable<void> Worker::take_up_new_partitions() {
     start_partition(add_partition(partition));
   }
   for (const auto& own : partitions_) {
-    const auto& members = topic_.ring().members;
-    const bool back = std::any_of(members.begin(), members.end(),
-                                  [&](const RingMember& m) { return m.partition == own->partition(); });
-    if (all && back && own->retired() && !open_.contains(own->partition())) {
+    if (comes_back(own->partition())) {
       own->begin_again();
       start_partition(*own);
     }
@@ -437,7 +457,7 @@ void Worker::look_for_end() {
   // When every partition is halted, waiting on does not help.
   const auto halted = static_cast<std::size_t>(
       std::count_if(partitions_.begin(), partitions_.end(), [](const auto& p) { return p->halted(); }));
-  if (halted >= open_.size()) {
+  if (halted >= open_.size() && !more_to_open()) {
     stop(Stopping::drain);
   }
 }
@@ -605,6 +625,11 @@ void Worker::start_partition(PartitionWorker& own) {
     if (error) {
       std::rethrow_exception(error);
     }
+    if (worker.comes_back(its.partition())) {
+      // The ring changed while it was ending.
+      worker.followed_ = Generation();
+      worker.ring_.notify();
+    }
   }(*this, own));
 }
 
@@ -638,7 +663,7 @@ asio::awaitable<void> Worker::work() {
     start_partition(*partition);
   }
   start(follow_ring());
-  while (!open_.empty()) {
+  while (!open_.empty() || more_to_open()) {
     co_await ended_.wait();
     look_for_end();
   }

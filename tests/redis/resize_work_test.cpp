@@ -102,6 +102,61 @@ TEST_SUITE("resize work") {
     }
   }
 
+  TEST_CASE("a partition that leaves the ring and comes back is worked again, each time") {
+    for (const Sharing sharing : {Sharing::pinned, Sharing::shared}) {
+      Changing w(4);
+      w.options().sharing = sharing;
+      w.handle(record);
+      const std::string key = w.moving_key(ring_of(2), 3, 0);
+      std::string all;
+      const auto handled = [&](const std::string& id) {
+        all += id + "\n";
+        await("it is handled", [&] { return w.handled() == all; });
+      };
+      Running running(w);
+      for (std::uint32_t round = 0; round < 3; ++round) {
+        CHECK(w.append("in" + std::to_string(round), key) == Partition(3));
+        handled("in" + std::to_string(round));
+        w.resize(ring_of(2));
+        await("it has left",
+              [&] { return w.state(3).passed == Generation(2 * round + 2) && w.state(3).owner.empty(); });
+        CHECK(w.append("out" + std::to_string(round), key) == Partition(0));
+        handled("out" + std::to_string(round));
+        w.resize(ring_of(4));
+      }
+      await("all have passed the last barrier", [&] { return w.all_passed(7); });
+      w.append("last", key);
+      handled("last");
+      (void)running.stop();
+    }
+  }
+
+  TEST_CASE("a partition that comes back while it leaves is worked again") {
+    Changing w(4);
+    w.handle(record);
+    const std::string key = w.moving_key(ring_of(2), 3, 0);
+    Running running(w);
+    std::string all;
+    for (std::uint32_t round = 0; round < 5; ++round) {
+      w.resize(ring_of(2));
+      const auto left = [&] {
+        const std::string what = "3: left the ring";
+        const std::string said = w.said();
+        std::uint32_t times = 0;
+        for (auto at = said.find(what); at != std::string::npos; at = said.find(what, at + 1)) {
+          ++times;
+        }
+        return times == round + 1;
+      };
+      await("it is about to leave", left);
+      w.resize(ring_of(4));
+      CHECK(w.append(std::to_string(round), key) == Partition(3));
+      all += std::to_string(round) + "\n";
+      await("it is handled", [&] { return w.handled() == all; });
+    }
+    (void)running.stop();
+  }
+
   TEST_CASE("a partition that gets keys waits until its donors have handled what was before") {
     Changing w(2);
     w.handle(record);

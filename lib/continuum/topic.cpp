@@ -345,7 +345,14 @@ std::optional<Topic> parse_topic(std::string_view name, redis::Reply reply) {
 
 void request_registration(redis::Request& request, const Topic& topic, std::string_view group,
                           Partition partition) {
-  const auto& registered = topic.groups.at(std::string(group));
+  const auto found = topic.groups.find(std::string(group));
+  if (found == topic.groups.end()) {
+    fail(ErrorKind::loss,
+         "topic {} does not know group {} any more: was it forgotten, or the server restored from an older "
+         "copy?",
+         topic.name, group);
+  }
+  const auto& registered = found->second;
   const std::string_view whole = registered.policy;
   const auto blank = whole.find(' ');
   const auto since = blank == std::string_view::npos ? std::string_view("0") : whole.substr(blank + 1);

@@ -157,6 +157,24 @@ TEST_SUITE("resize work") {
     (void)running.stop();
   }
 
+  TEST_CASE("a worker whose group is not known any more says so") {
+    Changing w(2);
+    w.resize(ring_of(3));
+    w.handle(record);
+    w.options().partitions = {Partition(0), Partition(1)};
+    w.data().command("DEL", w.group(2));
+    w.data().command("HDEL", topic_key("t"), "group:g");
+    w.data().topic().groups.clear();
+    std::string message;
+    CHECK(test::kind_of(
+              [&] {
+                w.options().ending = Ending::never;
+                (void)w.run();
+              },
+              &message) == ErrorKind::loss);
+    CHECK(message.find("does not know group g") != std::string::npos);
+  }
+
   TEST_CASE("a partition that gets keys waits until its donors have handled what was before") {
     Changing w(2);
     w.handle(record);

@@ -10,6 +10,7 @@
 //
 // Partitions that give keys to each other wait for each other's 1, which waits for nobody's 2: there is no
 // circle. What was copied is dropped where it came from when the receiver has passed the generation.
+#include "continuum/barrier_watch.hpp"
 #include "continuum/error.hpp"
 #include "continuum/held_events.hpp"
 #include "continuum/partition_worker.hpp"
@@ -265,7 +266,7 @@ asio::awaitable<void> PartitionWorker::refresh_topic() {
 
 asio::awaitable<bool> PartitionWorker::in_force(Generation generation) {
   if (place_.topic.active < generation) {
-    co_await refresh_topic();
+    co_await shift_.watch->look_at_topic();
   }
   if (place_.topic.active >= generation) {
     not_in_force_since_.reset();
@@ -283,10 +284,7 @@ asio::awaitable<bool> PartitionWorker::in_force(Generation generation) {
   }
   if (Clock::now() - *not_in_force_since_ >= help_after) {
     not_in_force_since_.reset();
-    Topic topic = co_await reload_topic(shift_.control, place_.topic.name, place_.topic.log_id);
-    if (topic.pending && *topic.pending >= generation) {
-      (void)co_await finish_resize(shift_.control, std::move(topic));
-    }
+    co_await shift_.watch->help(generation);
   }
   co_return false;
 }

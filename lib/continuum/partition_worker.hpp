@@ -41,6 +41,8 @@ class Rings {
   std::map<Generation, Donors> donors_;
 };
 
+class BarrierWatch;
+
 // What the stories of one worker have in common.
 struct Shift {
   Workplace& place;
@@ -57,6 +59,7 @@ struct Shift {
   // The topic as somebody has just read it: the workplace's is brought up to date.
   std::function<void(const Topic& topic)> saw_topic;
   Rings* rings = nullptr;
+  BarrierWatch* watch = nullptr;
   Ending ending = Ending::never;  // of the worker as a whole, also when partitions are shared
 };
 

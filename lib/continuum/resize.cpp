@@ -68,26 +68,51 @@ asio::awaitable<Topic> reload_topic(redis::Client& client, std::string_view name
   co_return *std::move(topic);
 }
 
-asio::awaitable<void> register_groups(redis::Client& client, const Topic& topic,
-                                      const std::vector<Partition>& partitions) {
+asio::awaitable<std::vector<Partition>> register_groups(redis::Client& client, const Topic& topic,
+                                                        std::vector<std::string> groups,
+                                                        std::vector<Partition> partitions,
+                                                        WhenFull when_full) {
+  // Asked first: a server that is full refuses the script also where it has nothing to do.
+  redis::Request ask;
+  for (const Partition partition : partitions) {
+    for (const std::string& group : groups) {
+      ask.command("HEXISTS", group_key(topic.name, partition, group), "offset");
+    }
+  }
+  if (ask.empty()) {
+    co_return std::vector<Partition>{};
+  }
+  const redis::Replies known = co_await client.call(std::move(ask));
   redis::Request request;
-  for (const auto& [group, registered] : topic.groups) {
-    for (const Partition partition : partitions) {
-      request_registration(request, topic, group, partition);
+  std::vector<Partition> asked;
+  std::size_t at = 0;
+  for (const Partition partition : partitions) {
+    for (const std::string& group : groups) {
+      if (known[at++].integer() == 0) {
+        request_registration(request, topic, group, partition);
+        asked.push_back(partition);
+      }
     }
   }
   if (request.empty()) {
-    co_return;
+    co_return std::vector<Partition>{};
+  }
+  if (when_full == WhenFull::leave) {
+    request.keep_full();
   }
   const redis::Replies replies = co_await client.call(std::move(request));
+  std::set<Partition> refused;
   for (std::size_t i = 0; i < replies.size(); ++i) {
-    if (replies[i][0].text() == "NOLOG") {
-      fail_no_log(topic.name, partitions[i % partitions.size()]);
+    if (replies[i].is_error()) {
+      refused.insert(asked[i]);
+    } else if (replies[i][0].text() == "NOLOG") {
+      fail_no_log(topic.name, asked[i]);
     }
   }
+  co_return std::vector<Partition>(refused.begin(), refused.end());
 }
 
-asio::awaitable<FinishedResize> finish_resize(redis::Client& client, Topic topic) {
+asio::awaitable<FinishedResize> finish_resize(redis::Client& client, Topic topic, WhenFull when_full) {
   check(topic.pending.has_value() && topic.active.value > 0, "a resize is pending");
   const Generation x = *topic.pending;
   const std::set<Partition> known = partitions_before(topic, x);
@@ -95,7 +120,7 @@ asio::awaitable<FinishedResize> finish_resize(redis::Client& client, Topic topic
   std::set<Partition> all = partitions_of(topic.ring());
   all.insert(after.begin(), after.end());
 
-  FinishedResize finished{x, 0, std::chrono::microseconds{0}};
+  FinishedResize finished{x, 0, std::chrono::microseconds{0}, {}};
   const auto began = Clock::now();
   redis::Request seals;
   for (const Partition partition : all) {
@@ -116,7 +141,14 @@ asio::awaitable<FinishedResize> finish_resize(redis::Client& client, Topic topic
   if (!added.empty()) {
     // Groups may have come while the partitions were sealed.
     const Topic now = co_await reload_topic(client, topic.name, topic.log_id);
-    co_await register_groups(client, now, added);
+    std::vector<std::string> groups;
+    for (const auto& [group, registered] : now.groups) {
+      groups.push_back(group);
+    }
+    finished.refused = co_await register_groups(client, now, std::move(groups), std::move(added), when_full);
+    if (!finished.refused.empty()) {
+      co_return finished;
+    }
   }
   redis::Request activate;
   activate.run(redis::Script::activate, {topic_key(topic.name)}, x);

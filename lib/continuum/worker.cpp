@@ -1,5 +1,6 @@
 #include "continuum/worker.hpp"
 
+#include "continuum/barrier_watch.hpp"
 #include "continuum/decode_pool.hpp"
 #include "continuum/error.hpp"
 #include "continuum/handler.hpp"
@@ -98,6 +99,7 @@ class Worker {
   void saw_topic(const Topic& topic);
   asio::awaitable<void> follow_ring();
   asio::awaitable<void> take_up_new_partitions();
+  asio::awaitable<std::vector<Partition>> register_here(std::vector<Partition> partitions);
   void stop(Stopping how);
   void look_for_end();
   [[nodiscard]] bool takes_up_what_comes() const;
@@ -123,6 +125,7 @@ class Worker {
   DecodePool pool_;
   Workplace place_;
   Shift shift_;
+  BarrierWatch watch_;
   std::optional<EmitWrapper> emit_wrapper_;
   std::optional<EmitTarget> emit_target_;
   std::unique_ptr<redis::Client> emit_client_;
@@ -141,6 +144,7 @@ class Worker {
   std::set<Partition> open_;  // partitions whose stories have not ended
   bool reading_ = false;      // readers are started
   Generation followed_;       // whose partitions are taken up
+  std::set<Partition> full_;  // that cannot be, because the server is
   Wake ended_;
   Wake ring_;  // it may have changed
   Wake renew_;
@@ -213,7 +217,9 @@ Worker::Worker(redis::Session& session, const Topic& topic, const WorkOptions& o
              handlers_.fingerprint(),
              [this](const Topic& seen) { saw_topic(seen); },
              &rings_,
+             &watch_,
              options.ending},
+      watch_(shift_),
       say_(executor_),
       ended_(executor_),
       ring_(executor_),
@@ -353,6 +359,28 @@ bool Worker::more_to_open() const {
          });
 }
 
+// Returns where that has to wait for a server that is full.
+asio::awaitable<std::vector<Partition>> Worker::register_here(std::vector<Partition> partitions) {
+  std::vector<Partition> refused;
+  if (!partitions.empty()) {
+    // As the topic is now: a group that was forgotten a moment ago must not come back.
+    const Topic now = co_await reload_topic(control_, topic_.name, topic_.log_id);
+    std::vector<std::string> groups(1, options_.group);
+    refused =
+        co_await register_groups(control_, now, std::move(groups), std::move(partitions), WhenFull::leave);
+  }
+  for (const Partition partition : refused) {
+    if (full_.insert(partition).second) {
+      tell(fmt::format("the server is full (maxmemory): group {} cannot be registered here yet. Stop "
+                       "publishers, trim, or raise maxmemory",
+                       options_.group),
+           partition);
+    }
+  }
+  full_ = {refused.begin(), refused.end()};
+  co_return refused;
+}
+
 asio::awaitable<void> Worker::take_up_new_partitions() {
   const Generation seen = topic_.active;
   const bool all = options_.sharing == Sharing::shared || options_.coverage == Coverage::all;
@@ -364,15 +392,13 @@ asio::awaitable<void> Worker::take_up_new_partitions() {
       added.push_back(partition);
     }
   }
-  redis::Request request;
-  for (const Partition partition : added) {
-    request_registration(request, topic_, options_.group, partition);
+  const std::vector<Partition> refused = co_await register_here(added);
+  std::erase_if(added, [&](Partition partition) {
+    return std::binary_search(refused.begin(), refused.end(), partition);
+  });
+  if (refused.empty()) {
+    followed_ = seen;
   }
-  if (!request.empty()) {
-    // NOLOG is found out by who takes the lease.
-    (void)co_await control_.call(std::move(request));
-  }
-  followed_ = seen;
   if (closing_) {
     co_return;
   }

@@ -157,6 +157,50 @@ TEST_SUITE("resize work") {
     (void)running.stop();
   }
 
+  TEST_CASE("a worker takes up a partition that came on a server that is full") {
+    Changing w(2);
+    w.resize(ring_of(3));
+    w.append("1", w.moving_key(ring_of(3), 2, 2));
+    w.handle(record);
+    w.options().partitions = {Partition(0), Partition(1)};
+    w.data().command("CONFIG", "SET", "maxmemory", "1");
+    Running running(w);
+    await("it is handled", [&] { return w.state(2).cursor.offset == Offset(1); });
+    (void)running.stop();
+  }
+
+  TEST_CASE("a group that cannot be registered on a full server holds nothing up") {
+    for (const bool pending : {true, false}) {
+      CAPTURE(pending);
+      Changing w(2);
+      w.handle(R"x(until test -e "$DIR/go"; do sleep 0.01; done; )x" + record);
+      if (pending) {
+        w.append("1", w.moving_key(ring_of(2), 1, 1));
+        redis::Request begin;
+        begin.run(redis::Script::begin, {topic_key("t")}, "1", ring_of(3).text());
+        (void)w.session()->call(std::move(begin));
+        w.data().seal(0, 2, "old");
+      } else {
+        w.resize(ring_of(3));
+        w.append("1", w.moving_key(ring_of(3), 1, 1));
+        w.data().command("DEL", w.group(2));
+        w.options().partitions = {Partition(0), Partition(1)};
+      }
+      w.data().command("CONFIG", "SET", "maxmemory", "1");
+      Running running(w);
+      await("it was tried", [&] { return w.said().find("registered here") != std::string::npos; });
+      test::write_file(w.file("go"), "");
+      await("what is there is handled", [&] { return w.state(1).cursor.offset == Offset(1); });
+      w.data().command("CONFIG", "SET", "maxmemory", "0");
+      await("it is in force", [&] { return load_topic(*w.session(), "t").active == Generation(2); });
+      w.data().topic() = load_topic(*w.session(), "t");
+      w.append("2", w.moving_key(ring_of(3), 2, 2));
+      await("and the new partition is worked", [&] { return w.handled() == "1\n2\n"; });
+      (void)running.stop();
+      CHECK(w.said().find("ran out") == std::string::npos);
+    }
+  }
+
   TEST_CASE("a worker whose group is not known any more says so") {
     Changing w(2);
     w.resize(ring_of(3));
@@ -164,7 +208,6 @@ TEST_SUITE("resize work") {
     w.options().partitions = {Partition(0), Partition(1)};
     w.data().command("DEL", w.group(2));
     w.data().command("HDEL", topic_key("t"), "group:g");
-    w.data().topic().groups.clear();
     std::string message;
     CHECK(test::kind_of(
               [&] {

@@ -384,19 +384,13 @@ asio::awaitable<bool> PartitionWorker::drop_letters(const std::vector<HeldKey>& 
 // --- letters that come from others
 
 asio::awaitable<bool> PartitionWorker::take_over_letters(Generation generation) {
-  const std::vector<Partition>& donors = shift_.rings->donors(generation, tenure_.partition);
-  for (const Partition donor : donors) {
+  const auto donors = co_await shift_.watch->donors_with_letters(generation, tenure_.partition, learn_since_);
+  if (!donors) {
+    co_return false;
+  }
+  for (const Partition donor : *donors) {
     if (import_.donor && donor < *import_.donor) {
       continue;
-    }
-    redis::Request request;
-    request.command("HMGET", group_key(place_.topic.name, donor, place_.options.group), "passed", "import");
-    const redis::Replies replies = co_await shift_.control.call(std::move(request));
-    const redis::Reply state = replies[0];
-    const bool passed = !state[0].is_nil() && state[0].number() >= generation.value;
-    const bool stands_still = !state[1].is_nil() && Import::parse(state[1].text()).generation >= generation;
-    if (!passed && !stands_still) {
-      co_return false;
     }
     const EntryId after = import_.donor == donor ? import_.last : EntryId();
     const bool copied = co_await copy_letters(generation, donor, after);

@@ -24,12 +24,41 @@ class BarrierWatch {
   // Does the rest of a resize whose coordinator seems to be gone, as far as a server that is full takes it.
   asio::awaitable<void> help(Generation generation);
 
+  // What is learned from here on has this number, or a higher one.
+  [[nodiscard]] std::uint64_t from_now_on() const { return looks_ + 1; }
+  // Those that gave keys to `to` in a generation and have letters of such keys, ascending; nullopt: not all
+  // of its donors stand still yet. From what was learned since: a seek makes all of them begin again, and
+  // takes the leases of all first.
+  asio::awaitable<std::optional<std::vector<Partition>>> donors_with_letters(Generation generation,
+                                                                             Partition to,
+                                                                             std::uint64_t since);
+
  private:
+  // A donor that stands still has the letters that it gives away until they are taken over.
+  struct Donor {
+    bool wanted = false;
+    std::uint64_t learned = 0;         // by which look; 0: it does not stand still yet
+    std::vector<Partition> receivers;  // of letters, ascending
+  };
+  struct Crossing {
+    std::vector<Donor> donors;  // by number of their partition
+    std::vector<Partition> wanted;
+    std::uint64_t since = 0;  // the highest that was asked for
+    bool looking = false;
+    Clock::time_point look_at{};  // not before
+    Milliseconds pause{0};
+  };
+  asio::awaitable<void> look_at_donors(Generation generation, Crossing& crossing);
+  asio::awaitable<void> look_at_letters(Generation generation, Crossing& crossing,
+                                        const std::vector<Partition>& donors, std::uint64_t look);
+
   Shift& shift_;
   bool looking_ = false;
   Clock::time_point look_at_{};  // not before
   bool helping_ = false;
   bool told_full_ = false;
+  std::uint64_t looks_ = 0;
+  std::map<Generation, Crossing> crossings_;
 };
 
 }  // namespace continuum

@@ -1,4 +1,5 @@
 // How a partition's worker comes to its lease, keeps it and leaves it (PROTOCOLS: Lease).
+#include "continuum/barrier_watch.hpp"
 #include "continuum/error.hpp"
 #include "continuum/names.hpp"
 #include "continuum/partition_worker.hpp"
@@ -121,6 +122,7 @@ asio::awaitable<void> PartitionWorker::hold(const Acquired& acquired) {
   in_vain_ = false;
   tidying_ = true;
   retired_ = false;
+  learn_since_ = shift_.watch->from_now_on();
   holding_ = true;
   std::exception_ptr error;
   try {

@@ -229,9 +229,10 @@ class PartitionWorker {
   Generation end_generation_;  // and what it has to pass before
 
   Import import_;
-  Clock::time_point cross_at_{};  // not before
-  Milliseconds cross_pause_{0};   // between the last two attempts
-  Clock::time_point tidy_at_{};   // likewise
+  std::uint64_t learn_since_ = 0;  // of donors, in this tenure
+  Clock::time_point cross_at_{};   // not before
+  Milliseconds cross_pause_{0};    // between the last two attempts
+  Clock::time_point tidy_at_{};    // likewise
   std::optional<Clock::time_point> not_in_force_since_;
   bool tidying_ = true;  // there may be letters of keys that others have now, or nothing left to do
   bool retired_ = false;

@@ -3,10 +3,12 @@
 
 #include "continuum/resize.hpp"
 #include "continuum/ring.hpp"
+#include "continuum/ring_change.hpp"
 
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -240,6 +242,54 @@ TEST_SUITE("resize work") {
     w.options().partitions = {Partition(2)};
     (void)w.run();
     CHECK(w.handled() == "1\n2\n");
+  }
+
+  TEST_CASE("many partitions ask their many donors together") {
+    Changing w(60);
+    w.resize(ring_of(90));
+    w.options().partitions = w.data().topic().partitions();
+    (void)w.run();
+    CHECK(w.all_passed(2));
+    std::size_t pairs = 0;
+    for (const auto& [to, givers] : donors(Ring(ring_of(60)), Ring(ring_of(90)))) {
+      pairs += givers.size();
+    }
+    REQUIRE(pairs > 1'000);
+    const auto replies = w.data().command("INFO", "commandstats");
+    const std::string stats(replies[0].text());
+    const std::string before = "cmdstat_hgetall:calls=";
+    const auto asked = std::stoull(stats.substr(stats.find(before) + before.size()));
+    CHECK(asked < pairs / 2);
+  }
+
+  TEST_CASE("what was learned of donors before everything began again is not believed") {
+    Changing w(2);
+    w.handle(R"x(until test -e "$DIR/go"; do sleep 0.01; done; )x" + record);
+    test::write_file(w.file("go"), "");
+    const std::string key = w.moving_key(ring_of(3), 1, 2);
+    w.append("1", key);
+    w.resize(ring_of(3));
+    w.append("2", key);
+    Running running(w);
+    await("all is handled", [&] { return w.all_passed(2) && w.state(2).cursor.offset == Offset(1); });
+    std::filesystem::remove(w.file("go"));
+    // As `group seek` does while the worker is silent.
+    redis::Request seek;
+    seek.command("MULTI");
+    for (std::uint32_t p = 0; p < 3; ++p) {
+      seek.command("HSET", w.group(p), "owner", "", "fence", w.state(p).fence.value + 1, "offset", "0",
+                   "entry", "0-0", "passed", "0", "from", "1");
+    }
+    seek.command("EXEC");
+    (void)w.session()->call(std::move(seek));
+    await("partition 2 waits at the barrier", [&] { return w.state(2).import.generation == Generation(2); });
+    await("partition 0 does not", [&] { return w.state(0).passed == Generation(2); });
+    std::this_thread::sleep_for(std::chrono::milliseconds(300));  // for what must not happen
+    CHECK(w.handled() == "1\n2\n");
+    CHECK(w.state(2).passed == Generation(1));
+    test::write_file(w.file("go"), "");
+    await("all is handled again", [&] { return w.handled() == "1\n2\n1\n2\n"; });
+    (void)running.stop();
   }
 
   TEST_CASE("partitions that give keys to each other do not wait for ever") {

@@ -26,8 +26,8 @@ constexpr Milliseconds barrier_poll{50};
 constexpr Milliseconds cross_pause_min{10};
 constexpr Milliseconds cross_pause_max{300};
 constexpr Milliseconds tidy_every{500};
-// Whoever is about to take the lease of a donor has it by then.
-constexpr Milliseconds in_vain_after{1'000};
+// Most donors come sooner. Whoever is about to take the lease of one has it from one look to the next.
+constexpr Milliseconds look_at_idle_every{1'000};
 // A coordinator that is alive needs far less: after this the worker does the rest of the resize.
 constexpr Milliseconds help_after{2'000};
 // Copied or dropped by one commit.
@@ -89,7 +89,6 @@ asio::awaitable<void> PartitionWorker::cross_barrier() {
   const bool passed = co_await cross(*entry.barrier, {expected_, entry.id});
   if (passed) {
     queue_->take();
-    in_vain_ = false;
   } else {
     co_await look_whether_in_vain(*entry.barrier);
   }
@@ -102,6 +101,13 @@ asio::awaitable<void> PartitionWorker::look_whether_in_vain(Generation generatio
   if (shift_.ending != Ending::drained || place_.topic.active < generation || !ours()) {
     co_return;
   }
+  const auto now = Clock::now();
+  const bool first = idle_look_at_ == Clock::time_point();
+  if (first || now < idle_look_at_) {
+    idle_look_at_ = first ? now + look_at_idle_every : idle_look_at_;
+    co_return;
+  }
+  idle_look_at_ = now + look_at_idle_every;
   const std::vector<Partition>& donors = shift_.rings->donors(generation, tenure_.partition);
   redis::Request request;
   for (const Partition donor : donors) {
@@ -124,11 +130,9 @@ asio::awaitable<void> PartitionWorker::look_whether_in_vain(Generation generatio
     }
   }
   if (!idle) {
-    in_vain_since_.reset();
+    idle_before_ = false;
     in_vain_ = false;
-  } else if (!in_vain_since_) {
-    in_vain_since_ = Clock::now();
-  } else if (!in_vain_ && Clock::now() - *in_vain_since_ >= in_vain_after) {
+  } else if (std::exchange(idle_before_, true) && !in_vain_) {
     in_vain_ = true;
     shift_.tell(fmt::format("waits at generation {} of the ring for partition {}, on which nobody goes on: "
                             "this run ends. `continuum inspect why -t {} -g {}` says more",
@@ -217,6 +221,9 @@ asio::awaitable<bool> PartitionWorker::cross(Generation generation, Cursor behin
   const bool done =
       co_await commit_between(commit_at(behind, std::max(tenure_.passed, generation), Import{}));
   tidying_ = true;
+  idle_look_at_ = {};
+  idle_before_ = false;
+  in_vain_ = false;
   co_return done;
 }
 

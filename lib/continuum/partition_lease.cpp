@@ -118,7 +118,8 @@ asio::awaitable<void> PartitionWorker::hold(const Acquired& acquired) {
   cross_pause_ = Milliseconds(0);
   tidy_at_ = {};
   not_in_force_since_.reset();
-  in_vain_since_.reset();
+  idle_look_at_ = {};
+  idle_before_ = false;
   in_vain_ = false;
   tidying_ = true;
   retired_ = false;

@@ -239,7 +239,8 @@ class PartitionWorker {
   bool finishing_ = false;  // nothing more is started in this tenure
   bool over_ = false;       // there is nothing left to do here
   bool halted_ = false;
-  std::optional<Clock::time_point> in_vain_since_;
+  Clock::time_point idle_look_at_{};  // at what is waited for
+  bool idle_before_ = false;          // when it was looked at last, nobody went on there
   bool in_vain_ = false;
   Doing told_;                  // what the server knows
   std::uint64_t requests_ = 0;  // of operators, that were seen

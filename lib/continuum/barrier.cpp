@@ -281,8 +281,8 @@ asio::awaitable<bool> PartitionWorker::in_force(Generation generation) {
         !place_.topic.rings.contains(Generation(generation.value - 1))) {
       fail(ErrorKind::loss,
            "{}: the topic does not describe generation {} of its ring, or the one before, which its log "
-           "speaks of",
-           where_, generation);
+           "speaks of; see {}",
+           where_, generation, lost_resize_section);
     }
     co_return true;
   }

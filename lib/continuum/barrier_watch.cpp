@@ -57,6 +57,14 @@ asio::awaitable<void> BarrierWatch::help(Generation generation) {
   const Under way(helping_);
   Topic topic = co_await reload_topic(shift_.control, shift_.place.topic.name, shift_.place.topic.log_id);
   if (!topic.pending || *topic.pending < generation) {
+    // It is begun before the first partition is sealed.
+    if (topic.active < generation) {
+      fail(ErrorKind::loss,
+           "the log of a partition of topic {} speaks of generation {} of the ring, and the topic is at "
+           "generation "
+           "{}: the server lost a resize; see {}",
+           topic.name, generation, topic.active, lost_resize_section);
+    }
     co_return;
   }
   const FinishedResize finished = co_await finish_resize(shift_.control, std::move(topic), WhenFull::leave);

@@ -530,8 +530,8 @@ bool Outbox::acknowledged(const redis::Replies& replies, const std::vector<Sent>
     } else if (code == "NOLOG") {
       no_log();
     } else if (code == "BEHIND") {
-      fail(ErrorKind::loss, "{}: {} is at an older ring than its topic: the server lost a resize", where_,
-           place(target_.topic().name, sent[i].partition));
+      fail(ErrorKind::loss, "{}: {} is at an older ring than its topic: the server lost a resize; see {}",
+           where_, place(target_.topic().name, sent[i].partition), lost_resize_section);
     } else if (code == "GAP" || code == "UNKNOWN") {
       refused = true;
     } else {

@@ -508,11 +508,11 @@ class Publisher {
   [[noreturn]] void refuse(std::string_view code, const Batch& batch) const {
     const auto at = place(topic_.name, batch.partition);
     if (code == "BEHIND") {
-      fail(ErrorKind::loss,
-           "{}: the partition was at an older ring than the topic: the server lost its part of a resize, and "
-           "what was stored there meanwhile under the older one may be out of order. It is sealed now; see "
-           "docs/operations.md",
-           at);
+      fail(
+          ErrorKind::loss,
+          "{}: the partition was at an older ring than the topic: the server lost its part of a resize, and "
+          "what was stored there meanwhile under the older one may be out of order. It is sealed now; see {}",
+          at, lost_resize_section);
     }
     if (code == "FENCED") {
       fenced();

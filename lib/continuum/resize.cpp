@@ -155,9 +155,8 @@ asio::awaitable<FinishedResize> finish_resize(redis::Client& client, Topic topic
   const redis::Replies activated = co_await client.call(std::move(activate));
   if (activated[0][0].text() == "NO") {
     fail(ErrorKind::loss,
-         "topic {} no longer knows that its resize to generation {} was begun: see "
-         "docs/operations.md, \"A failover\"",
-         topic.name, x);
+         "topic {} no longer knows that its resize to generation {} was begun: the server lost it; see {}",
+         topic.name, x, lost_resize_section);
   }
   finished.held_up = std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - began);
   co_return finished;
@@ -176,8 +175,8 @@ asio::awaitable<std::optional<Topic>> await_generation(redis::Client& client, st
     if (!topic.pending || *topic.pending < told) {
       fail(ErrorKind::loss,
            "topic {} is at generation {} of its ring, and a partition of it at generation {}: the server "
-           "lost a resize. See docs/operations.md",
-           name, topic.active, told);
+           "lost a resize; see {}",
+           name, topic.active, told, lost_resize_section);
     }
     if (Clock::now() - began >= help_after) {
       (void)co_await finish_resize(client, std::move(topic));
@@ -190,6 +189,16 @@ asio::awaitable<std::optional<Topic>> await_generation(redis::Client& client, st
 }
 
 asio::awaitable<void> seal_again(redis::Client& client, const Topic& topic, Partition partition) {
+  // A server that went back as a whole has neither the seal nor the resize. A seal of a generation that the
+  // topic does not have would be one that nobody can follow.
+  const Topic now = co_await reload_topic(client, topic.name, topic.log_id);
+  if (now.active < topic.active) {
+    fail(ErrorKind::loss,
+         "topic {} is at generation {} of its ring, and was at generation {} before: the server went back, "
+         "and "
+         "lost what was stored since. Nothing of this was changed on it; see {}",
+         topic.name, now.active, topic.active, lost_resize_section);
+  }
   redis::Request request;
   request_seal(request, topic, partition, topic.active, "old");
   const redis::Replies replies = co_await client.call(std::move(request));

@@ -17,6 +17,10 @@
 
 namespace continuum {
 
+// What to read when a server has lost a resize, or a part of one.
+inline constexpr std::string_view lost_resize_section =
+    "docs/operations.md, \"A resize that the server lost\"";
+
 struct Resized {
   enum class How : std::uint8_t {
     unchanged,  // the topic has that ring already

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "continuum/redis_client.hpp"
+#include "continuum/resize.hpp"
 #include "continuum/topic.hpp"
 
 #include <chrono>
@@ -50,7 +51,8 @@ asio::awaitable<std::vector<Partition>> register_groups(redis::Client& client, c
                                                         std::vector<Partition> partitions,
                                                         WhenFull when_full);
 
-// Seals a partition that lost its seal in a failover, so that it takes nothing of an old generation.
+// Seals a partition that lost its seal in a failover, so that it takes nothing of an old generation. Throws
+// Error{loss}, and writes nothing, when the topic itself is behind what the caller knows of it.
 asio::awaitable<void> seal_again(redis::Client& client, const Topic& topic, Partition partition);
 
 }  // namespace continuum

@@ -4,6 +4,7 @@
 #include "continuum/event.hpp"
 #include "continuum/log.hpp"
 #include "continuum/names.hpp"
+#include "continuum/resize.hpp"
 #include "continuum/ring.hpp"
 
 #define XXH_INLINE_ALL
@@ -314,8 +315,9 @@ struct TopicCopy::Impl {
       no_log();
     }
     if (code == "BEHIND") {
-      fail(ErrorKind::loss, "{}: the partition is at an older ring than the topic: the server lost a resize",
-           place(target.name, to));
+      fail(ErrorKind::loss,
+           "{}: the partition is at an older ring than the topic: the server lost a resize; see {}",
+           place(target.name, to), lost_resize_section);
     }
     fail(ErrorKind::server,
          "{}: the server answered \"{}\" to append, which this version does not understand",

@@ -287,6 +287,35 @@ TEST_SUITE("resize publish") {
     CHECK(test::stored_lines(*p.session, "t", owner.value).empty());
   }
 
+  TEST_CASE("a server that went back over a resize is not sealed, and takes the events again") {
+    Publishing p;
+    p.options.producer = "P";
+    Fed fed(p);
+    fed.feed(1, 100);
+    await("they are stored", [&] { return p.stored == 100; });
+    const Topic before = load_topic(*p.session, "t");
+    p.resize(RingDescription::uniform(2));
+    fed.feed(101, 200);
+    await("those, too", [&] { return p.stored == 200; });
+    // As a copy from before the resize has it, but for what was stored.
+    p.data.command("HSET", topic_key("t"), "active", "1");
+    p.data.command("HDEL", topic_key("t"), "gen:2");
+    for (std::uint32_t partition = 0; partition < 3; ++partition) {
+      p.data.command("HSET", p.data.meta(partition), "gen", "1");
+    }
+    fed.feed(201, 300);
+    const auto summary = fed.finish();
+    REQUIRE(summary.error);
+    CHECK(summary.error->kind() == ErrorKind::loss);
+    CHECK(std::string(summary.error->what()).find("A resize that the server lost") != std::string::npos);
+    for (std::uint32_t partition = 0; partition < 3; ++partition) {
+      CHECK(p.data.command("HGET", p.data.meta(partition), "gen")[0].text() == "1");
+    }
+    // Publishers that begin anew are taken.
+    p.options.producer.clear();
+    CHECK_FALSE(p.publish_text(text_of(10), load_topic(*p.session, "t")).error);
+  }
+
   TEST_CASE("a partition beyond all generations of its topic is loss") {
     Publishing p;
     for (std::uint32_t partition = 0; partition < 3; ++partition) {

@@ -52,6 +52,7 @@ void report(const Context& context, const std::string& topic, const Resized& res
                  .add("partitions", resized.ring.members.size())
                  .add("ring_before", resized.ring_before.text())
                  .add("ring", resized.ring.text())
+                 .add("lost_generation", resized.lost)
                  .add("sealed", resized.sealed)
                  .add("held_up_ms", held_up_ms)
                  .text());
@@ -116,11 +117,17 @@ int resize(const Context& context, const Options& options) {
   const Resized resized = options.abort               ? abort_resize(*session, name)
                           : !options.change.is_none() ? resize_topic(*session, name, target)
                                                       : continue_resize(*session, name);
-  if (changes) {
+  if (changes || resized.lost) {
     audit.done(fmt::format("{}, generation {}", resized.ring.text(), resized.generation));
   }
   if (context.json || !context.quiet) {
     report(context, name, resized);
+  }
+  if (resized.lost) {
+    say(context,
+        fmt::format("the server had lost the topic's generations up to {}, in which nothing was stored: they "
+                    "count as copies of generation {}",
+                    *resized.lost, resized.before));
   }
   return 0;
 }

@@ -5,7 +5,11 @@
 #include "continuum/resize_steps.hpp"
 
 #include <algorithm>
+#include <map>
 #include <set>
+#include <span>
+#include <string>
+#include <vector>
 
 namespace continuum {
 
@@ -207,6 +211,102 @@ asio::awaitable<void> seal_again(redis::Client& client, const Topic& topic, Part
   }
 }
 
+// --- generations that the server lost
+
+namespace {
+
+// Events of a lost generation are the last ones of a log; behind them may be what a resize just now sealed.
+constexpr int entries_looked_at_max = 1'000;
+constexpr std::size_t partitions_at_once = 512;
+
+std::map<Partition, LogState> states_of(redis::Session& session, const Topic& topic,
+                                        std::span<const Partition> partitions) {
+  redis::Request request;
+  for (const Partition partition : partitions) {
+    request.command("HGETALL", meta_key(topic.name, partition));
+  }
+  const redis::Replies replies = session.call(std::move(request));
+  std::map<Partition, LogState> states;
+  for (std::size_t i = 0; i < partitions.size(); ++i) {
+    const auto state = parse_meta(replies[i]);
+    if (state && state->log_id == topic.log_id) {
+      states.emplace(partitions[i], *state);
+    }
+  }
+  return states;
+}
+
+// The highest generation that a partition has, if nothing that the topic knows of explains it.
+std::optional<Generation> lost_generation(redis::Session& session, const Topic& topic,
+                                          const RingDescription& target) {
+  std::set<Partition> all = partitions_of(target);
+  for (const Partition partition : topic.partitions()) {
+    all.insert(partition);
+  }
+  Generation highest = topic.active;
+  for (const auto& [partition, state] :
+       states_of(session, topic, std::vector<Partition>(all.begin(), all.end()))) {
+    highest = std::max(highest, state.generation);
+  }
+  if (highest == topic.active) {
+    return std::nullopt;
+  }
+  // Somebody may have begun a resize since the topic was read; that is written before any seal.
+  const Topic now = load_topic(session, topic.name);
+  return now.active == topic.active && !now.pending ? std::optional(highest) : std::nullopt;
+}
+
+// Of generations in (after, last].
+bool has_events(redis::Session& session, const Topic& topic, Partition partition, const LogState& state,
+                Generation after, Generation last) {
+  if (state.trimmed > after && state.trimmed <= last) {
+    return true;
+  }
+  std::string from = "+";
+  for (int i = 0; i < entries_looked_at_max; ++i) {
+    redis::Request request;
+    request.command("XREVRANGE", log_key(topic.name, partition), from, "-", "COUNT", 1);
+    const redis::Replies replies = session.call(std::move(request));
+    if (replies[0].size() == 0) {
+      // Trimmed away, all that a partition had that is in no generation which the topic knows.
+      return state.born > after && state.next > Offset(0);
+    }
+    const Entry entry = parse_entry(replies[0][0], topic.name, partition);
+    const Generation generation = entry.barrier.value_or(entry.generation);
+    if (generation <= after) {
+      return false;
+    }
+    if (!entry.barrier && generation <= last) {
+      return true;
+    }
+    from = "(" + entry.id.text();
+  }
+  return false;
+}
+
+void require_no_events_of_lost(redis::Session& session, const Topic& topic, Generation lost) {
+  // The lost ring may have had partitions that no other one has.
+  for (std::uint32_t begin = 0; begin < partitions_max; begin += partitions_at_once) {
+    std::vector<Partition> some;
+    for (std::uint32_t p = begin; p < std::min<std::uint32_t>(begin + partitions_at_once, partitions_max);
+         ++p) {
+      some.emplace_back(p);
+    }
+    for (const auto& [partition, state] : states_of(session, topic, some)) {
+      if (state.generation > topic.active &&
+          has_events(session, topic, partition, state, topic.active, lost)) {
+        fail(ErrorKind::loss,
+             "{} has events of a generation from {} to {} of the ring, and the server lost what that ring "
+             "was: "
+             "another one would mix up the order of their keys; see {}",
+             place(topic.name, partition), topic.active + 1, lost, lost_resize_section);
+      }
+    }
+  }
+}
+
+}  // namespace
+
 // --- the coordinator
 
 namespace {
@@ -228,11 +328,15 @@ class Coordinator {
         }
         return resized;
       }
-      if (topic.ring() == target) {
+      const std::optional<Generation> lost = lost_generation(session_, topic, target);
+      if (topic.ring() == target && !lost) {
         return result(topic, topic.active,
                       begun_ == topic.active ? Resized::How::resized : Resized::How::unchanged);
       }
-      begin(topic, target);
+      if (lost) {
+        require_no_events_of_lost(session_, topic, *lost);
+      }
+      begin(topic, target, lost);
     }
     fail(ErrorKind::server, "topic {} is being resized all the time by somebody else: try again", topic_);
   }
@@ -240,6 +344,15 @@ class Coordinator {
   Resized go_on() {
     const Topic topic = load_topic(session_, topic_);
     if (!topic.pending) {
+      if (const auto lost = lost_generation(session_, topic, topic.ring())) {
+        fail(ErrorKind::loss,
+             "no resize of topic {} is pending, and partitions of it are at generation {} where the topic is "
+             "at "
+             "{}: the server lost a resize. `continuum ring resize -t {} --partitions {}` goes on from "
+             "there; see "
+             "{}",
+             topic_, *lost, topic.active, topic_, topic.ring().members.size(), lost_resize_section);
+      }
       fail(ErrorKind::usage,
            "no resize of topic {} is pending: say which ring it is to have, by --partitions or --weight",
            topic_);
@@ -268,12 +381,20 @@ class Coordinator {
 
  private:
   // Nothing happens when somebody else was faster: the next look says so.
-  void begin(const Topic& topic, const RingDescription& target) {
+  void begin(const Topic& topic, const RingDescription& target, std::optional<Generation> lost) {
+    std::vector<std::string> arguments{std::to_string(topic.active.value), target.text()};
+    // Nothing was stored in them: no key has moved.
+    for (Generation next = topic.active + 1; lost && next <= *lost; ++next) {
+      arguments.push_back(fmt::format("gen:{}", next));
+      arguments.push_back(topic.ring().text());
+    }
     redis::Request request;
-    request.run(redis::Script::begin, {topic_key(topic_)}, topic.active, target.text());
+    const std::vector<std::string_view> views(arguments.begin(), arguments.end());
+    request.script(redis::Script::begin, {topic_key(topic_)}, views);
     const auto replies = session_.call(std::move(request));
     if (replies[0][0].text() == "OK") {
       begun_ = Generation(static_cast<Generation::rep>(replies[0][1].number()));
+      lost_ = lost;
     }
   }
 
@@ -284,6 +405,11 @@ class Coordinator {
     resized.ring = load_topic(session_, topic_).rings.at(finished.generation);
     resized.sealed = finished.sealed;
     resized.held_up = finished.held_up;
+    if (lost_ && how == Resized::How::resized) {
+      resized.lost = lost_;
+      // A publisher that remembers the lost ring may have stored something until its partition was sealed.
+      require_no_events_of_lost(session_, topic, *lost_);
+    }
     return resized;
   }
 
@@ -300,6 +426,7 @@ class Coordinator {
   redis::Session& session_;
   const std::string topic_;
   std::optional<Generation> begun_;  // by this run
+  std::optional<Generation> lost_;   // of the topic as it was then
 };
 
 }  // namespace

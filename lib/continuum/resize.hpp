@@ -13,6 +13,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <optional>
 #include <string_view>
 
 namespace continuum {
@@ -33,6 +34,9 @@ struct Resized {
   Generation generation;  // in force now
   RingDescription ring_before;
   RingDescription ring;
+  // The highest generation that partitions had and the topic had not: the server lost it. It has no events,
+  // and counts as one of the ring before from now on.
+  std::optional<Generation> lost;
   std::uint32_t sealed = 0;  // partitions that this run sealed
   // From the first seal to the activation, as this run saw it: for so long appends may have been refused.
   std::chrono::microseconds held_up{0};
@@ -41,8 +45,9 @@ struct Resized {
 // Throws Error{usage} when a resize of the topic to another ring is pending: it says which, and what to do.
 void require_no_other_resize(const Topic& topic, const RingDescription& target);
 
-// Throws Error: usage when a resize to another ring is pending or `target`
-// is beyond a limit; loss when the log of a partition is gone.
+// A generation that the server lost is passed over, also when the ring is `target` already: that seals all
+// partitions alike. Throws Error: usage when a resize to another ring is pending or `target` is beyond a
+// limit; loss when the log of a partition is gone, or has events of a generation that the server lost.
 [[nodiscard]] Resized resize_topic(redis::Session& session, std::string_view topic,
                                    const RingDescription& target);
 // What is pending, to its end. Throws Error{usage} when nothing is.

@@ -49,6 +49,12 @@ struct Resizing {
 const RingDescription five = RingDescription::uniform(5);
 const RingDescription two = RingDescription::uniform(2);
 
+// As a failover of the topic's slot alone leaves it.
+void lose_generation(Resizing& r, std::uint32_t generation) {
+  r.data.command("HSET", topic_key("t"), "active", generation - 1);
+  r.data.command("HDEL", topic_key("t"), fmt::format("gen:{}", generation));
+}
+
 }  // namespace
 
 TEST_SUITE("resize") {
@@ -173,6 +179,59 @@ TEST_SUITE("resize") {
     }
     CHECK(r.topic().active == Generation(5));
     CHECK(r.barriers(0) == 5);
+  }
+
+  TEST_CASE("a generation that the server lost is passed over, also to the same ring") {
+    for (const std::uint32_t partitions : {3U, 5U, 4U}) {
+      Resizing r;
+      r.data.append(0, {test::event_line("1", "a")});
+      (void)resize_topic(*r.session, "t", five);
+      lose_generation(r, 2);
+      CHECK(kind_of([&] { (void)continue_resize(*r.session, "t"); }) == ErrorKind::loss);
+      const Resized resized = resize_topic(*r.session, "t", RingDescription::uniform(partitions));
+      CHECK(resized.how == Resized::How::resized);
+      CHECK(resized.generation == Generation(3));
+      CHECK(resized.lost == Generation(2));
+      const Topic topic = r.topic();
+      CHECK(topic.ring() == RingDescription::uniform(partitions));
+      CHECK(topic.rings.at(Generation(2)) == RingDescription::uniform(3));
+      for (std::uint32_t p = 0; p < partitions; ++p) {
+        CHECK(r.meta(p).generation == Generation(3));
+      }
+      const Resized again = resize_topic(*r.session, "t", RingDescription::uniform(partitions));
+      CHECK(again.how == Resized::How::unchanged);
+      CHECK_FALSE(again.lost);
+    }
+  }
+
+  TEST_CASE("one partition that is beyond its topic is enough") {
+    Resizing r;
+    r.data.seal(1, 2, "old");
+    const Resized resized = resize_topic(*r.session, "t", RingDescription::uniform(3));
+    CHECK(resized.generation == Generation(3));
+    CHECK(r.meta(0).generation == Generation(3));
+    CHECK(r.barriers(0) == 2);
+    CHECK(r.barriers(1) == 3);
+  }
+
+  TEST_CASE("events of a generation that the server lost are read by no other ring") {
+    for (const std::uint32_t partition : {0U, 4U}) {
+      Resizing r;
+      (void)resize_topic(*r.session, "t", five);
+      r.data.append(partition, {test::event_line("1", "a")}, Frames::plain, 2);
+      lose_generation(r, 2);
+      std::string message;
+      // Partition 4 is in no ring that is known.
+      for (const RingDescription& ring : {RingDescription::uniform(3), two}) {
+        CHECK(kind_of([&] { (void)resize_topic(*r.session, "t", ring); }, &message) == ErrorKind::loss);
+        CHECK(message.find("partition " + std::to_string(partition)) != std::string::npos);
+      }
+      CHECK(r.topic().active == Generation(1));
+      CHECK_FALSE(r.topic().pending);
+      // As docs/operations.md says.
+      r.data.command("HSET", topic_key("t"), "gen:2", five.text(), "active", "2");
+      CHECK(resize_topic(*r.session, "t", two).generation == Generation(3));
+    }
   }
 
   TEST_CASE("a log that is gone is loss, and nothing is activated") {

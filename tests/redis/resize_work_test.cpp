@@ -503,14 +503,30 @@ TEST_SUITE("resize work") {
     w.resize(ring_of(3));
     w.options().coverage = Coverage::named;
     w.options().partitions = {Partition(0), Partition(1)};
-    for (const char* worker : {"one that copies it", "one that takes over from that"}) {
-      CAPTURE(worker);
-      const Fence before = w.state(0).fence;
+    {
       Running running(w);
-      await("it has the lease, and the letter is there",
-            [&] { return w.state(0).fence != before && w.letters_in(0) == "1\n"; });
+      await("0 and 1 stand at the barrier", [&] {
+        return w.state(0).import.generation == Generation(3) && w.state(1).passed == Generation(3);
+      });
       (void)running.stop();
     }
+    // As by a worker that was killed when it had copied the letter, and before it passed.
+    const std::string whose = std::string(command_line_handler) + "/" + key;
+    const auto session = w.session();
+    redis::Request copy;
+    copy.command("XADD", dead_key("t", Partition(0), "g"), "*", "h", command_line_handler, "k", key, "o", "0",
+                 "s", "failed", "a", "1", "t", "1", "r", "", "e", test::event_line("1", key));
+    copy.command("HSET", w.held_key(0), "total", "1", "n/" + whose, "1", "h/" + whose, "1");
+    copy.command("HSET", w.group(0), "import",
+                 Import{Generation(3), Partition(1), EntryId{number_max, 0}}.text());
+    (void)session->call(std::move(copy));
+    {
+      const Fence before = w.state(0).fence;
+      Running running(w);
+      await("another one has the lease", [&] { return w.state(0).fence != before; });
+      (void)running.stop();
+    }
+    CHECK(w.letters_in(0) == "1\n");
     w.options().partitions = w.data().topic().partitions();
     Running running(w);
     await("all have passed, and it is gone where it was",

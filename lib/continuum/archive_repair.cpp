@@ -50,7 +50,10 @@ class Repairer {
     const auto contents = directory_.contents();
     for (std::size_t i = 0; i < contents.segments.size(); ++i) {
       const bool last = i + 1 == contents.segments.size();
-      const auto limit = last ? std::nullopt : std::optional(contents.segments[i + 1]);
+      std::optional<Offset> limit;
+      if (!last) {
+        limit = contents.segments[i + 1];
+      }
       const std::uint64_t bytes = cut_tail(*identity, contents.segments[i], limit);
       mend_index(*identity, contents.segments[i], limit, bytes);
     }
@@ -152,7 +155,10 @@ class Repairer {
                                          const std::optional<Offset>& limit, const MadeIndex& made) const {
     const IndexedEnd known = indexed_end(read_index(directory_, identity, first), identity, first);
     const IndexedEnd left = indexed_end(made.bytes, identity, first);
-    const Offset end = limit ? std::min(*limit, known.next) : known.next;
+    Offset end = known.next;
+    if (limit && *limit < end) {
+      end = *limit;
+    }
     if (end <= left.next) {
       return {};
     }

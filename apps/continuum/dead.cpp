@@ -15,6 +15,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include <algorithm>
 #include <chrono>
 #include <memory>
 #include <thread>
@@ -182,6 +183,8 @@ std::string_view outcome_of(const LetterRequests::Standing& standing, std::strin
       return answered;
     case State::failed_again:
       return "failed again";
+    case State::moved:
+      return "moved";
     case State::waiting:
       break;
   }
@@ -221,10 +224,14 @@ void show_outcomes(const Context& context, const GroupArguments& group, const St
       if (standing.state == State::failed_again) {
         object.add("attempts", standing.failure.attempts).add("reason", standing.failure.reason);
       }
+      if (standing.state == State::moved) {
+        object.add("moved_to", standing.moved_to);
+      }
       out.line(object.text());
     } else {
       table.row({place.whose.key, place.partition.value, place.whose.handler, outcome, standing.letters,
-                 standing.failure.reason});
+                 standing.state == State::moved ? fmt::format("to partition {}: ask again", standing.moved_to)
+                                                : standing.failure.reason});
     }
   }
   if (!context.json && !table.empty()) {
@@ -247,6 +254,27 @@ std::string_view who_will(Attendance attendance) {
       break;
   }
   return "its worker will do it";
+}
+
+std::uint64_t count_of(const Standings& standings, State state) {
+  return static_cast<std::uint64_t>(std::count_if(
+      standings.begin(), standings.end(), [&](const auto& one) { return one.second.state == state; }));
+}
+
+// Of keys that the ring gave to another partition meanwhile. Returns the exit status.
+int report_moved(const Context& context, const Standings& standings, const Arguments& args) {
+  const std::uint64_t moved = count_of(standings, State::moved);
+  if (moved == 0) {
+    return 0;
+  }
+  say(context,
+      fmt::format(
+          "{} not done: the ring gave {} to another partition, and nothing was done about {} letters. "
+          "Run this again when that has them: `continuum inspect why -t {} -g {}` says what it "
+          "waits for",
+          keys_text(moved), moved == 1 ? "it" : "them", moved == 1 ? "its" : "their", args.group.topic,
+          args.group.group));
+  return static_cast<int>(ErrorKind::partial);
 }
 
 // Says who will do what is not done yet. Throws Error{server} when a worker that is there did not answer in
@@ -366,7 +394,8 @@ int retry(const Context& context, Arguments& args) {
   if (!args.no_wait) {
     report_unanswered(context, requests.standings(), args);
   }
-  return failed ? static_cast<int>(ErrorKind::partial) : 0;
+  const int moved = report_moved(context, requests.standings(), args);
+  return failed ? static_cast<int>(ErrorKind::partial) : moved;
 }
 
 // --- discard
@@ -404,23 +433,43 @@ Standings discard_by_workers(const Context& context, redis::Session& session, co
   }
 }
 
-// Splits off what lies on partitions of `refused`.
-Discards split_off(Discards& discards, const std::vector<OperatorLeases::Refusal>& refused) {
+// Splits off the keys that `is_one` is true of.
+template <class IsOne>
+Discards split_off(Discards& discards, IsOne is_one) {
   Discards theirs;
-  for (const auto& refusal : refused) {
-    const auto is_there = [&](const auto& of) { return of.first.partition == refusal.partition; };
-    for (const auto& [key, letters] : discards.letters) {
-      if (key.partition == refusal.partition) {
-        theirs.letters.emplace(key, letters);
-        theirs.requests.emplace(key, discards.requests.at(key));
-        theirs.count += letters.size();
-      }
+  for (auto at = discards.letters.begin(); at != discards.letters.end();) {
+    const KeyPlace key = at->first;
+    if (!is_one(key)) {
+      ++at;
+      continue;
     }
-    std::erase_if(discards.letters, is_there);
-    std::erase_if(discards.requests, is_there);
+    theirs.count += at->second.size();
+    theirs.letters.emplace(key, std::move(at->second));
+    theirs.requests.emplace(key, std::move(discards.requests.at(key)));
+    at = discards.letters.erase(at);
+    discards.requests.erase(key);
   }
   discards.count -= theirs.count;
   return theirs;
+}
+
+// Those that cannot be discarded where they are: the ring gave their keys to another partition, which has
+// copies of the letters or is about to make some. Where we have the leases nothing changes that.
+Standings split_off_moved(redis::Session& session, const GroupPlace& place, const Arguments& args,
+                          Discards& discards) {
+  LetterPlaces places(session, place.topic, args.group.group);
+  places.look();
+  Standings standings;
+  const auto moves = [&](const KeyPlace& key) {
+    return places.of(key.partition, key.whose.key).counts != LetterPlaces::Counts::here;
+  };
+  for (const auto& [key, letters] : split_off(discards, moves).letters) {
+    LetterRequests::Standing& standing = standings[key];
+    standing.state = State::moved;
+    standing.moved_to = places.of(key.partition, key.whose.key).other;
+    standing.letters = letters.size();
+  }
+  return standings;
 }
 
 Discards select_discards(redis::Session& session, const GroupPlace& place, const Arguments& args) {
@@ -481,24 +530,41 @@ int discard(const Context& context, Arguments& args) {
   }
   OperatorLeases leases(*session, place.topic, args.group.group, operator_name() + " (dead discard)");
   const auto taken = leases.take(partitions);
-  const Discards theirs = split_off(discards, taken.refused);
+  const Discards theirs = split_off(discards, [&](const KeyPlace& key) {
+    return std::any_of(taken.refused.begin(), taken.refused.end(),
+                       [&](const auto& refusal) { return refusal.partition == key.partition; });
+  });
+  Standings standings = split_off_moved(*session, place, args, discards);
   discard_letters(*session, place.topic, args.group.group, leases, discards);
   leases.release();
-  const Standings standings = discard_by_workers(context, *session, place, args, theirs);
+  standings.merge(discard_by_workers(context, *session, place, args, theirs));
   show_outcomes(context, args.group, standings, "discarded");
+  std::uint64_t letters = discards.count;
+  std::uint64_t keys = discards.letters.size();
+  for (const auto& [key, standing] : standings) {
+    if (standing.state == State::answered) {
+      letters += theirs.letters.at(key).size();
+      ++keys;
+    }
+  }
+  const std::string done = fmt::format("{} of {}", letters_text(letters), keys_text(keys));
   if (context.json) {
     JsonObject totals;
-    totals.add("letters", count).add("export", args.output);
+    totals.add("letters", letters).add("export", args.output);
     Output().line(JsonObject().add_raw("summary", totals.text()).text()).flush();
   } else if (!context.quiet) {
     Output()
-        .line(fmt::format("discarded {}{}", what,
-                          args.output ? fmt::format("; they are in {}", printable(*args.output)) : ""))
+        .line(fmt::format(
+            "discarded {}{}", done,
+            args.output
+                ? fmt::format("; {} in {}", letters == count ? "they are" : "all that were asked for are",
+                              printable(*args.output))
+                : ""))
         .flush();
   }
   report_unanswered(context, standings, args);
-  audit.done(what);
-  return 0;
+  audit.done(done);
+  return report_moved(context, standings, args);
 }
 
 // --- options

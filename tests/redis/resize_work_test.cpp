@@ -1,6 +1,7 @@
 // G1, G5, G6, G7: workers while the ring changes.
 #include "redis/work.hpp"
 
+#include "continuum/dead_letter_control.hpp"
 #include "continuum/resize.hpp"
 #include "continuum/ring.hpp"
 #include "continuum/ring_change.hpp"
@@ -364,6 +365,81 @@ TEST_SUITE("resize work") {
     CHECK(w.held(0).keys.empty());
     (void)running.stop();
     CHECK(w.handled() == "1\n");
+  }
+
+  TEST_CASE("what an operator asks of letters that move is answered as it is") {
+    using What = LetterRequest::What;
+    using State = LetterRequests::State;
+    for (const What what : {What::retry, What::discard}) {
+      Changing w(2);
+      w.handle("exit 65");
+      w.handler().on_failure = OnFailure::hold_key;
+      const std::string key = w.moving_key(ring_of(3), 1, 2);
+      const KeyPlace place{Partition(1), {std::string(command_line_handler), key}};
+      w.append("1", key);
+      (void)w.run();
+      const EntryId letter = w.letters(1).front().id;
+      const Topic before = w.data().topic();
+      w.resize(ring_of(3));
+      const auto session = w.session();
+      LetterRequests early(*session, before, "g");
+      early.ask({{place, {what, letter, letter}}});
+      CHECK(early.standings().at(place).state == State::waiting);
+      // The donor comes to its mark before it comes to the request.
+      w.data().command("HSET", Work::group(1), "import", "2");
+      LetterRequests late(*session, before, "g");
+      late.ask({{place, {what, letter, letter}}});
+      CHECK(late.standings().at(place).state == State::moved);
+      CHECK(late.standings().at(place).moved_to == Partition(2));
+      CHECK(late.standings().at(place).letters == 1);
+      w.options().partitions = w.data().topic().partitions();
+      Running running(w);
+      await("there is an answer", [&] {
+        (void)early.look();
+        return early.standings().at(place).state != State::waiting;
+      });
+      await("the copy is dropped", [&] { return w.letters_in(1).empty(); });
+      (void)running.stop();
+      const auto standing = early.standings().at(place);
+      if (what == What::retry) {
+        CHECK(standing.state == State::failed_again);
+        CHECK(standing.failure.reason.find("65") != std::string::npos);
+      } else {
+        CHECK(standing.state == State::moved);
+        CHECK(standing.moved_to == Partition(2));
+      }
+      CHECK(w.letters_in(2) == "1\n");
+    }
+  }
+
+  TEST_CASE("a retry that came after the copy was made is not said to be answered") {
+    using State = LetterRequests::State;
+    Changing w(2);
+    w.handle("exit 65");
+    w.handler().on_failure = OnFailure::hold_key;
+    const std::string key = w.moving_key(ring_of(3), 1, 2);
+    const KeyPlace place{Partition(1), {std::string(command_line_handler), key}};
+    w.append("1", key);
+    (void)w.run();
+    const Topic before = w.data().topic();
+    w.resize(ring_of(3));
+    const auto session = w.session();
+    LetterRequests requests(*session, before, "g");
+    requests.ask({{place, {}}});
+    // As if it had come a moment later.
+    w.data().command("HDEL", Work::held_key(1), "r/" + place.whose.text());
+    w.options().coverage = Coverage::named;
+    w.options().partitions = w.data().topic().partitions();
+    (void)w.run();
+    await("the copy is dropped", [&] {
+      (void)w.run();
+      return w.letters_in(1).empty();
+    });
+    (void)requests.look();
+    (void)requests.look();
+    CHECK(requests.standings().at(place).state == State::moved);
+    CHECK(requests.standings().at(place).moved_to == Partition(2));
+    CHECK(w.letters_in(2) == "1\n");
   }
 
   TEST_CASE("a key that moves on and back takes its letters along each time") {

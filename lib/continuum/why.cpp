@@ -85,6 +85,15 @@ class Explainer {
                           s_.letters == 1 ? "waits" : "wait"),
               fmt::format("continuum dead ls {}", where())};
     }
+    if (!s_.waited_by.empty()) {
+      const std::string others = fmt::format("partition {}", some_of(s_.waited_by));
+      return s_.owner == Standing::Owner::alive
+                 ? Why{Obstacle::waiting,
+                       fmt::format("no event waits here, and {} waits until this one has come to the barrier",
+                                   others),
+                       fmt::format("continuum inspect groups -t {}", s_.topic)}
+                 : no_owner(fmt::format("; no event waits here, but {} waits for it", others));
+    }
     return {Obstacle::caught_up, "no event waits", {}};
   }
 
@@ -103,13 +112,14 @@ class Explainer {
             full ? "redis-cli INFO memory" : "redis-cli INFO"};
   }
 
-  [[nodiscard]] Why no_owner() const {
+  [[nodiscard]] Why no_owner() const { return no_owner(waiting_events()); }
+  [[nodiscard]] Why no_owner(const std::string& consequence) const {
     const std::string who = printable(state_.who.empty() ? state_.owner : state_.who);
     const std::string why =
         s_.owner == Standing::Owner::none
             ? std::string("no worker has the lease")
             : fmt::format("{} is silent for longer than its lease of {}", who, format_duration(state_.ttl));
-    return {Obstacle::no_owner, why + waiting_events(),
+    return {Obstacle::no_owner, why + consequence,
             fmt::format("continuum work -t {} -g {} --partition {} -- HANDLER", s_.topic, s_.group,
                         s_.partition)};
   }
@@ -173,10 +183,10 @@ class Explainer {
           fmt::format("continuum ring resize -t {}", s_.topic)};
     }
     if (!s_.behind.empty()) {
-      text += fmt::format("; partition {}{} has not passed it", s_.behind.front(),
-                          s_.behind.size() > 1 ? fmt::format(" (and {} more)", s_.behind.size() - 1) : "");
+      return {Obstacle::barrier, fmt::format("{}; partition {} has not come to it", text, some_of(s_.behind)),
+              fmt::format("continuum inspect groups -t {}", s_.topic)};
     }
-    return {Obstacle::barrier, text, fmt::format("continuum inspect why -t {} -g {}", s_.topic, s_.group)};
+    return {Obstacle::barrier, text, fmt::format("continuum inspect groups -t {}", s_.topic)};
   }
 
   // --- words
@@ -187,6 +197,10 @@ class Explainer {
   [[nodiscard]] std::string show_event() const {
     return fmt::format("continuum replay -t {} -p {} --from-offset {} --to-offset {}", s_.topic, s_.partition,
                        state_.at, state_.at + 1);
+  }
+  static std::string some_of(const std::vector<Partition>& partitions) {
+    return fmt::format("{}{}", partitions.front(),
+                       partitions.size() > 1 ? fmt::format(" (and {} more)", partitions.size() - 1) : "");
   }
   static std::string counted(std::uint64_t count, std::string_view what) {
     return fmt::format("{} {}{}", format_count(count), what, count == 1 ? "" : "s");
@@ -254,6 +268,7 @@ class Looker {
     add_held();
     watch();
     find_barriers();
+    add_waited_by();
     return std::move(out_);
   }
 
@@ -399,6 +414,18 @@ class Looker {
         add_behind(*still[i]);
       } else if (still[i]->state.passed < still[i]->state.from) {
         add_barrier_before(*still[i]);
+      }
+    }
+  }
+
+  void add_waited_by() {
+    for (const Standing& waiting : out_.standings) {
+      for (const Partition partition : waiting.behind) {
+        for (Standing& other : out_.standings) {
+          if (other.group == waiting.group && other.partition == partition) {
+            other.waited_by.push_back(waiting.partition);
+          }
+        }
       }
     }
   }

@@ -54,7 +54,8 @@ struct Standing {
   std::string refusal;
   std::optional<Generation> barrier;  // that stands before the next event
   Generation active;                  // of the topic
-  std::vector<Partition> behind;      // have not passed that barrier
+  std::vector<Partition> behind;      // have not come to that barrier
+  std::vector<Partition> waited_by;   // stand at a barrier that this one has not come to
   SystemTime now{};
   std::uint64_t holds_back_events = 0;  // that the topic's retention would remove
   bool orphan = false;                  // of PartitionView::orphans

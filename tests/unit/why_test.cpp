@@ -176,15 +176,29 @@ TEST_CASE("why: a barrier that others have not passed, or whose resize is not fi
   Standing standing = worked();
   standing.barrier = Generation(2);
   standing.behind = {Partition(1), Partition(4)};
-  check_why(standing, "barrier",
-            "the barrier of generation 2 stands before offset 17; partition 1 (and 1 more) has not passed it",
-            "continuum inspect why -t forum -g mailer");
+  check_why(
+      standing, "barrier",
+      "the barrier of generation 2 stands before offset 17; partition 1 (and 1 more) has not come to it",
+      "continuum inspect groups -t forum");
   standing.barrier = Generation(3);
   check_why(standing, "barrier",
             "the barrier of generation 3 stands before offset 17, and generation 2 is still in force: its "
             "resize is "
             "not finished",
             "continuum ring resize -t forum");
+}
+
+TEST_CASE("why: a partition that others wait for is not caught up") {
+  Standing standing = worked();
+  standing.lag_events = 0;
+  standing.waited_by = {Partition(0), Partition(2), Partition(5)};
+  check_why(standing, "waiting",
+            "no event waits here, and partition 0 (and 2 more) waits until this one has come to the barrier",
+            "continuum inspect groups -t forum");
+  standing.owner = Standing::Owner::none;
+  check_why(standing, "no owner",
+            "no worker has the lease; no event waits here, but partition 0 (and 2 more) waits for it",
+            "continuum work -t forum -g mailer --partition 3 -- HANDLER");
 }
 
 TEST_CASE("why: loss comes before everything") {

@@ -316,11 +316,11 @@ std::map<KeyPlace, std::uint64_t> keys_of(redis::Session& session, const GroupPl
     }
     return keys;
   }
-  (void)for_each_letter(
-      session, place.topic, args.group.group, args.selection,
-      [&](Partition partition, const DeadLetter& letter) {
-        keys.emplace(KeyPlace{partition, letter.whose}, held_of(held, partition, letter).letters);
-      });
+  (void)for_each_letter(session, place.topic, args.group.group, args.selection,
+                        [&](Partition partition, const DeadLetter& letter) {
+                          keys.emplace(KeyPlace{partition, letter.whose},
+                                       held_of(held, partition, letter).letters);
+                        });
   return keys;
 }
 

@@ -86,16 +86,19 @@ class JsonObject {
     return add_raw(name, value ? "true" : "false");
   }
   template <std::integral T>
-  requires(!std::same_as<T, bool> && !std::same_as<T, char>) JsonObject& add(std::string_view name, T value) {
+    requires(!std::same_as<T, bool> && !std::same_as<T, char>)
+  JsonObject& add(std::string_view name, T value) {
     return add_raw(name, std::to_string(value));
   }
   // Offset, Partition, Generation, Fence, Position
   template <class T>
-  requires requires(T v) {
-    typename T::rep;
-    v.value;
+    requires requires(T v) {
+      typename T::rep;
+      v.value;
+    }
+  JsonObject& add(std::string_view name, T value) {
+    return add(name, value.value);
   }
-  JsonObject& add(std::string_view name, T value) { return add(name, value.value); }
   JsonObject& add(std::string_view name, double value);  // at most six digits behind the point
   // null for nullopt
   template <class T>

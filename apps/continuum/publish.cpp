@@ -168,7 +168,7 @@ std::vector<LineSource> open_sources(const Arguments& args, Files& files, const 
     sources.push_back({"stdin", STDIN_FILENO, {}});
   }
   for (const auto& source : sources) {
-    struct stat status {};
+    struct stat status{};
     if (::fstat(source.descriptor, &status) != 0) {
       fail(ErrorKind::usage, "cannot read {}: {}", source.name, std::strerror(errno));
     }
@@ -186,7 +186,7 @@ std::vector<LineSource> open_sources(const Arguments& args, Files& files, const 
 std::uint64_t total_bytes(const std::vector<LineSource>& sources) {
   std::uint64_t total = 0;
   for (const auto& source : sources) {
-    struct stat status {};
+    struct stat status{};
     if (source.descriptor < 0 || ::fstat(source.descriptor, &status) != 0 || !S_ISREG(status.st_mode)) {
       return 0;
     }

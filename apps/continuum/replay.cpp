@@ -360,8 +360,7 @@ int replay_once(const Context& context, Options options, redis::Session& session
   if (!target) {
     target = make_target(context, options.target, topic, selection_of(options, SelectionOf::copy));
   }
-  const Told told(
-      *target, [&] { player.show(target->settled(player.given())); }, [&] { player.clear(); });
+  const Told told(*target, [&] { player.show(target->settled(player.given())); }, [&] { player.clear(); });
   const Played played = player.play(target->hooks());
   return finish(context, options, replay, player, target.get(), played);
 }

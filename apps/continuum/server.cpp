@@ -40,7 +40,7 @@ std::string read_password(const Context& context) {
   if (fd < 0) {
     fail(ErrorKind::usage, "cannot read the password file {}: {}", path, std::strerror(errno));
   }
-  struct stat found {};
+  struct stat found{};
   std::array<char, password_bytes_max + 1> text{};
   const bool known = fstat(fd, &found) == 0;
   const auto n = read(fd, text.data(), text.size());

@@ -46,7 +46,7 @@ extern "C" void pass_signal_on(int signal) {
 }
 
 void on_signal(int signal, void (*handler)(int)) {
-  struct sigaction action {};
+  struct sigaction action{};
   action.sa_handler = handler;
   action.sa_flags = SA_RESTART;
   ::sigaction(signal, &action, nullptr);
@@ -75,7 +75,7 @@ void on_requests(HangUp hang_up, void (*handler)(int)) {
   on_hang_up = hang_up;
   had_terminal = stderr_is_terminal();
   on_signal(SIGUSR1, handler);
-  struct sigaction before {};
+  struct sigaction before{};
   ::sigaction(SIGHUP, nullptr, &before);
   if (before.sa_handler != SIG_IGN) {
     on_signal(SIGHUP, handler);

@@ -23,7 +23,7 @@ constexpr std::size_t stream_bytes = 1 << 20;
 using Kind = ArchiveProblem::Kind;
 
 std::uint64_t bytes_of(const PartitionDirectory& directory, const std::string& name) {
-  struct stat found {};
+  struct stat found{};
   return lstat(directory.path_of(name).c_str(), &found) == 0 && S_ISREG(found.st_mode)
              ? static_cast<std::uint64_t>(found.st_size)
              : 0;

@@ -130,7 +130,7 @@ Found look_at_partition(int topic, const std::string& name, const std::string& p
     // One that may not be read is an error of whoever opens it.
     return errno == ELOOP || errno == ENOTDIR ? Found::foreign : Found::partition;
   }
-  struct stat found {};
+  struct stat found{};
   if (fstatat(fd.get(), PartitionDirectory::identity_name, &found, AT_SYMLINK_NOFOLLOW) == 0) {
     return Found::partition;
   }
@@ -183,7 +183,7 @@ ArchiveDirectory::ArchiveDirectory(std::string path)
 std::vector<std::string> ArchiveDirectory::topics() const {
   std::vector<std::string> topics;
   for (auto& name : names_in(fd_.get(), path_)) {
-    struct stat found {};
+    struct stat found{};
     if (is_topic_name(name) && fstatat(fd_.get(), name.c_str(), &found, AT_SYMLINK_NOFOLLOW) == 0 &&
         S_ISDIR(found.st_mode) && !partitions(name).empty()) {
       topics.push_back(std::move(name));
@@ -377,7 +377,7 @@ Descriptor PartitionDirectory::open(const std::string& name, Access access) cons
     fail_at(errno == EACCES || errno == EPERM || errno == EROFS ? ErrorKind::usage : ErrorKind::server,
             access == Access::create ? "create" : "open", path_of(name));
   }
-  struct stat found {};
+  struct stat found{};
   if (fstat(file.get(), &found) != 0 || !S_ISREG(found.st_mode)) {
     fail(ErrorKind::loss, "{} is not a regular file: move it away", printable(path_of(name)));
   }
@@ -385,7 +385,7 @@ Descriptor PartitionDirectory::open(const std::string& name, Access access) cons
 }
 
 bool PartitionDirectory::exists(const std::string& name) const {
-  struct stat found {};
+  struct stat found{};
   return fstatat(fd_.get(), name.c_str(), &found, AT_SYMLINK_NOFOLLOW) == 0;
 }
 

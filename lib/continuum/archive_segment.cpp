@@ -22,7 +22,7 @@ SegmentFile::SegmentFile(const PartitionDirectory& directory, Offset first, std:
       path_(directory.path_of(PartitionDirectory::segment_name(first))),
       file_(directory.open(PartitionDirectory::segment_name(first), PartitionDirectory::Access::read)),
       ahead_bytes_(ahead_bytes) {
-  struct stat found {};
+  struct stat found{};
   if (fstat(file_.get(), &found) != 0) {
     fail(ErrorKind::server, "cannot look at {}: {}", printable(path_), std::strerror(errno));
   }

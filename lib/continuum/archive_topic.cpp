@@ -67,7 +67,7 @@ std::optional<std::string> bytes_of(int directory, const std::string& path) {
     }
     fail_at(ErrorKind::usage, "open", path);
   }
-  struct stat found {};
+  struct stat found{};
   if (fstat(file.get(), &found) != 0 || !S_ISREG(found.st_mode)) {
     fail(ErrorKind::loss, "{} is not a regular file: move it away", printable(path));
   }

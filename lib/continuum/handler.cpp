@@ -319,7 +319,7 @@ int become(const Launch& launch) {
   if (::getppid() != launch.parent) {
     ::_exit(exit_not_found);
   }
-  struct sigaction standard {};
+  struct sigaction standard{};
   standard.sa_handler = SIG_DFL;
   ::sigaction(SIGPIPE, &standard, nullptr);
   // In this order, because what becomes 3 may be 3 already, and what becomes the others lies above it.

@@ -111,7 +111,7 @@ LineReader::Filled LineReader::fill() {
   }
   if (!opened_) {
     opened_ = true;
-    struct stat status {};
+    struct stat status{};
     const bool known = ::fstat(from.descriptor, &status) == 0;
     is_file_ = known && S_ISREG(status.st_mode);
     if (known && S_ISFIFO(status.st_mode)) {

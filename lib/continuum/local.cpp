@@ -55,7 +55,7 @@ void make_directories(const std::string& directory) {
   for (std::size_t at = 1; at != std::string::npos;) {
     at = directory.find('/', at + 1);
     const auto part = directory.substr(0, at);
-    struct stat known {};
+    struct stat known{};
     // Asked first: on a read-only file system mkdir fails for directories that exist, too.
     if (stat(part.c_str(), &known) != 0 && mkdir(part.c_str(), 0700) != 0 && errno != EEXIST) {
       fail_by_errno("create the directory", part);
@@ -65,7 +65,7 @@ void make_directories(const std::string& directory) {
 
 // Anybody who can write here could put another server, or other data, in the place of ours.
 void require_ours(const std::string& directory) {
-  struct stat found {};
+  struct stat found{};
   if (stat(directory.c_str(), &found) != 0) {
     fail_by_errno("look at", directory);
   }
@@ -296,7 +296,7 @@ Launched launch(const std::string& directory, const Files& files, const StartOpt
 }
 
 [[noreturn]] void explain_end(const std::string& directory, const Files& files, std::uintmax_t log_from) {
-  struct statvfs disk {};
+  struct statvfs disk{};
   const bool full = statvfs(directory.c_str(), &disk) == 0 && disk.f_bavail == 0;
   fail(ErrorKind::server, "redis-server ended right after its start{}.{}",
        full ? fmt::format(" (the disk of {} is full: free some space there)", directory) : std::string(),

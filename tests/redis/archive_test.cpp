@@ -95,7 +95,7 @@ class SmallDisk {
 
  private:
   void (*old_handler_)(int);
-  struct rlimit before_ {};
+  struct rlimit before_{};
 };
 
 // Of the last frame that has any.
@@ -316,7 +316,7 @@ TEST_SUITE("archive") {
     archived.publish(500);
     (void)archived.work.run();
     const auto old_handler = std::signal(SIGXFSZ, SIG_IGN);
-    struct rlimit before {};
+    struct rlimit before{};
     ::getrlimit(RLIMIT_FSIZE, &before);
     archived.publish(5000);
     {

@@ -276,11 +276,8 @@ TEST_CASE("a worker that lives keeps its lease, and nothing is moved; one that i
     }
   });
   std::string message;
-  CHECK(kind_of(
-            [&] {
-              (void)seek_to(operated, {SeekTarget::To::end, {}, {}});
-            },
-            &message) == ErrorKind::fenced);
+  CHECK(kind_of([&] { (void)seek_to(operated, {SeekTarget::To::end, {}, {}}); }, &message) ==
+        ErrorKind::fenced);
   CHECK(message.find("partition 0 by host:17") != std::string::npos);
   stop = true;
   worker.join();
@@ -391,11 +388,8 @@ TEST_CASE("a seek is refused while there are dead letters, whatever was planned 
   append_six(operated.data);
   operated.store(some_letters(), Offset(6));
   std::string message;
-  CHECK(kind_of(
-            [&] {
-              (void)seek_to(operated, {SeekTarget::To::start, {}, {}});
-            },
-            &message) == ErrorKind::usage);
+  CHECK(kind_of([&] { (void)seek_to(operated, {SeekTarget::To::start, {}, {}}); }, &message) ==
+        ErrorKind::usage);
   CHECK(message.find("has 4 dead letters") != std::string::npos);
   CHECK(message.find("continuum dead ls -t t -g g -p 0") != std::string::npos);
   CHECK(operated.state().cursor.offset == Offset(6));

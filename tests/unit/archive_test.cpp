@@ -536,7 +536,7 @@ TEST_SUITE("archive") {
   }
 
   TEST_CASE("a disk that is full is said, and archiving goes on when there is room") {
-    struct rlimit before {};
+    struct rlimit before{};
     getrlimit(RLIMIT_FSIZE, &before);
     const auto old_handler = std::signal(SIGXFSZ, SIG_IGN);
     ArchivePlace place;

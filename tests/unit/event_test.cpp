@@ -290,9 +290,8 @@ TEST_SUITE("event: plain input") {
                              "data", "data_base64", "a b", "é"}) {
       refuses([name](WrapOptions& options) { options.attributes = {{name, Selector::parse("=x")}}; });
     }
-    refuses([](WrapOptions& options) {
-      options.attributes = {{std::string(65, 'a'), Selector::parse("=x")}};
-    });
+    refuses(
+        [](WrapOptions& options) { options.attributes = {{std::string(65, 'a'), Selector::parse("=x")}}; });
     refuses([](WrapOptions& options) {
       options.attributes = {{"a", Selector::parse("=x")}, {"a", Selector::parse("=x")}};
     });

@@ -286,6 +286,9 @@ asio::awaitable<bool> PartitionWorker::still_ours() {
 
 // The log says that it ends elsewhere than where reading stands. Is that so?
 asio::awaitable<void> PartitionWorker::examine_log() {
+  const auto read_up_to = [this] { return std::max(expected_, queue_->read_up_to().value_or(expected_)); };
+  // What is read after the server was asked says nothing about its answer.
+  const Offset read = read_up_to();
   redis::Request request;
   request.command("HGET", keys_.meta, "next");
   request.command("XRANGE", keys_.log, "(" + queue_->position().text(), "+", "COUNT", 1);
@@ -294,19 +297,16 @@ asio::awaitable<void> PartitionWorker::examine_log() {
     fail_refused(Kept::no_log);
   }
   const Offset next(replies[0].number());
-  const Offset read = std::max(expected_, queue_->read_up_to().value_or(expected_));
   const bool nothing_follows = replies[1].size() == 0;
-  if (next >= read && !(next > read && nothing_follows)) {
+  const bool shorter = next < read;
+  const bool skipped = nothing_follows && next > read_up_to();
+  if (!shorter && !skipped) {
     co_return;
   }
-  if (!co_await still_ours()) {
-    co_return;
+  const bool still = co_await still_ours();
+  if (still && (shorter || next > read_up_to())) {
+    fail_lost_events(next, read);
   }
-  // Read again after the server was asked, what came meanwhile is no loss.
-  if (next > read && queue_->read_up_to().value_or(expected_) > read) {
-    co_return;
-  }
-  fail_lost_events(std::min(next, read), std::max(next, read));
 }
 
 void PartitionWorker::fail_lost_events(Offset from, Offset until) const {

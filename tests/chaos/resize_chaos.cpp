@@ -196,7 +196,10 @@ class UnderFire {
     }
     for (auto& process : working_) {
       const int status = end_of(*process);
-      CHECK((status == 0 || status == 128 + SIGTERM));  // one that had only just been started
+      const bool is_well = status == 0 || status == 128 + SIGTERM;  // that one had only just been started
+      const std::string said = test::read_file(file("work"));
+      CHECK_MESSAGE(is_well, "exit status ", status,
+                    ", workers said: ", said.substr(said.size() - std::min<std::size_t>(said.size(), 4'000)));
     }
     kill(*archiving_);
     const auto last = archiver({"--drain"});

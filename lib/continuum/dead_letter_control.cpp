@@ -55,6 +55,22 @@ void read_letters(redis::Session& session, const Topic& topic, Partition partiti
   }
 }
 
+void set_copies_apart(redis::Session& session, const Topic& topic, std::string_view group,
+                      std::vector<HeldOnPartition>& all) {
+  LetterPlaces places(session, topic, std::string(group));
+  places.look();
+  for (HeldOnPartition& on : all) {
+    const auto copies = std::stable_partition(
+        on.held.keys.begin(), on.held.keys.end(),
+        [&](const HeldKey& key) { return places.of(on.partition, key.whose.key).is_here(); });
+    on.copies.assign(std::move_iterator(copies), std::move_iterator(on.held.keys.end()));
+    on.held.keys.erase(copies, on.held.keys.end());
+    for (const HeldKey& key : on.copies) {
+      on.held.letters -= std::min(on.held.letters, key.letters);
+    }
+  }
+}
+
 std::string_view id_of(const DeadLetter& letter, std::string& scratch) {
   const Attributes attributes = attributes_of(letter.event);
   return json::unescape(attributes.id, scratch).value_or(attributes.id);
@@ -91,6 +107,11 @@ std::vector<HeldOnPartition> held_keys(redis::Session& session, const Topic& top
       all.push_back({some[i], parse_held(replies[i])});
     }
   }
+  const bool has_some =
+      std::any_of(all.begin(), all.end(), [](const HeldOnPartition& on) { return !on.held.keys.empty(); });
+  if (has_some && topic.active > Generation(1)) {
+    set_copies_apart(session, topic, group, all);
+  }
   return all;
 }
 
@@ -106,8 +127,12 @@ std::uint64_t for_each_letter(redis::Session& session, const Topic& topic, std::
                      [&](const HeldKey& key) { return key.letters > 0 && selection.matches(key.whose); })) {
       continue;
     }
+    std::set<HandlerKey> copies;
+    for (const HeldKey& key : on.copies) {
+      copies.insert(key.whose);
+    }
     read_letters(session, topic, on.partition, group, [&](const DeadLetter& letter) {
-      if (selection.matches(letter)) {
+      if (selection.matches(letter) && !copies.contains(letter.whose)) {
         ++matched;
         visit(on.partition, letter);
       }
@@ -469,6 +494,35 @@ Discards collect_discards(redis::Session& session, const Topic& topic, std::stri
 
 namespace {
 
+// Of keys that another partition has taken over with all their letters.
+Discards letters_that_left(redis::Session& session, const Topic& topic, std::string_view group,
+                           std::span<const Partition> partitions) {
+  Discards left;
+  if (topic.active == Generation(1)) {
+    return left;
+  }
+  LetterPlaces places(session, topic, std::string(group));
+  places.look();
+  for (const HeldOnPartition& on : held_keys(session, topic, group, partitions)) {
+    if (on.copies.empty()) {
+      continue;
+    }
+    std::set<HandlerKey> keys;
+    for (const HeldKey& key : on.copies) {
+      if (places.of(on.partition, key.whose.key).counts == LetterPlaces::Counts::left) {
+        keys.insert(key.whose);
+      }
+    }
+    read_letters(session, topic, on.partition, group, [&](const DeadLetter& letter) {
+      if (keys.contains(letter.whose)) {
+        left.letters[{on.partition, letter.whose}].push_back(letter.id);
+        ++left.count;
+      }
+    });
+  }
+  return left;
+}
+
 // The steps that take the letters of one partition away. Read anew: a worker may have been at them.
 std::vector<LetterStep> steps_of(redis::Session& session, const Topic& topic, std::string_view group,
                                  const Discards& discards, Partition partition) {
@@ -495,6 +549,28 @@ std::vector<LetterStep> steps_of(redis::Session& session, const Topic& topic, st
 }
 
 }  // namespace
+
+std::map<Partition, std::uint64_t> count_letters_that_left(redis::Session& session, const Topic& topic,
+                                                           std::string_view group,
+                                                           std::span<const Partition> partitions) {
+  std::map<Partition, std::uint64_t> counts;
+  for (const auto& [place, letters] : letters_that_left(session, topic, group, partitions).letters) {
+    counts[place.partition] += letters.size();
+  }
+  return counts;
+}
+
+void drop_letters_that_left(redis::Session& session, const Topic& topic, std::string_view group,
+                            OperatorLeases& leases) {
+  std::vector<Partition> partitions;
+  for (const auto& [partition, acquired] : leases.acquired()) {
+    partitions.push_back(partition);
+  }
+  const Discards left = letters_that_left(session, topic, group, partitions);
+  if (left.count > 0) {
+    discard_letters(session, topic, group, leases, left);
+  }
+}
 
 void discard_letters(redis::Session& session, const Topic& topic, std::string_view group,
                      OperatorLeases& leases, const Discards& discards) {

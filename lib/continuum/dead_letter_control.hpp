@@ -41,10 +41,12 @@ struct KeyPlace {
   friend auto operator<=>(const KeyPlace&, const KeyPlace&) = default;
 };
 
-// The held keys of each partition, ascending, also of those that have none.
+// The held keys of each partition, ascending, also of those that have none. A key that is on its way to
+// another partition is only where its letters count (letter_places.hpp).
 struct HeldOnPartition {
   Partition partition;
   HeldKeys held;
+  std::vector<HeldKey> copies = {};  // those that count at another partition
 };
 [[nodiscard]] std::vector<HeldOnPartition> held_keys(redis::Session& session, const Topic& topic,
                                                      std::string_view group,
@@ -167,5 +169,13 @@ struct Discards {
 // Error{fenced} when a lease is lost meanwhile: run again, it goes on.
 void discard_letters(redis::Session& session, const Topic& topic, std::string_view group,
                      OperatorLeases& leases, const Discards& discards);
+
+// Letters of keys that another partition has taken over: they are there, and what is here waits to be
+// dropped, which the worker does, or who has the leases.
+[[nodiscard]] std::map<Partition, std::uint64_t> count_letters_that_left(
+    redis::Session& session, const Topic& topic, std::string_view group,
+    std::span<const Partition> partitions);
+void drop_letters_that_left(redis::Session& session, const Topic& topic, std::string_view group,
+                            OperatorLeases& leases);
 
 }  // namespace continuum

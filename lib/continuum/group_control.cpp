@@ -1,6 +1,7 @@
 #include "continuum/group_control.hpp"
 
 #include "continuum/commit.hpp"
+#include "continuum/dead_letter_control.hpp"
 #include "continuum/error.hpp"
 #include "continuum/event.hpp"
 #include "continuum/log_range.hpp"
@@ -347,6 +348,19 @@ std::vector<Move> plan_seek(redis::Session& session, const Topic& topic, std::st
   std::vector<Move> moves;
   SeekPlanner planner(session, topic, group, target);
   in_chunks(partitions, [&](std::span<const Partition> some) { planner.plan(some, moves); });
+  std::vector<Partition> with_letters;
+  for (const Move& move : moves) {
+    if (move.letters > 0) {
+      with_letters.push_back(move.partition);
+    }
+  }
+  if (!with_letters.empty() && topic.active > Generation(1)) {
+    const auto left = count_letters_that_left(session, topic, group, with_letters);
+    for (Move& move : moves) {
+      const auto found = left.find(move.partition);
+      move.letters -= found == left.end() ? 0 : std::min(move.letters, found->second);
+    }
+  }
   return moves;
 }
 
@@ -383,6 +397,7 @@ std::vector<Move> seek(redis::Session& session, const Topic& topic, std::string_
   if (begins) {
     begins(moves);
   }
+  drop_letters_that_left(session, topic, group, leases);
   leases.renew();
   redis::Request request;
   for (const Move& move : moves) {

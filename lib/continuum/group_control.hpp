@@ -57,7 +57,7 @@ struct Move {
   Offset from;
   Cursor to;
   Generation generation;      // in force there
-  std::uint64_t letters = 0;  // a reason to refuse
+  std::uint64_t letters = 0;  // a reason to refuse; without copies that another partition has taken over
   std::uint64_t outputs = 0;  // emitted and not published yet: another one
 };
 

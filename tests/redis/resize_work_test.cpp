@@ -2,6 +2,8 @@
 #include "redis/work.hpp"
 
 #include "continuum/dead_letter_control.hpp"
+#include "continuum/error.hpp"
+#include "continuum/group_control.hpp"
 #include "continuum/resize.hpp"
 #include "continuum/ring.hpp"
 #include "continuum/ring_change.hpp"
@@ -15,6 +17,7 @@
 
 using namespace continuum;
 using test::await;
+using test::kind_of;
 using test::Running;
 using test::Work;
 
@@ -440,6 +443,55 @@ TEST_SUITE("resize work") {
     CHECK(requests.standings().at(place).state == State::moved);
     CHECK(requests.standings().at(place).moved_to == Partition(2));
     CHECK(w.letters_in(2) == "1\n");
+  }
+
+  TEST_CASE("a letter that is stored in two partitions counts in one, and the other is no obstacle") {
+    Changing w(2);
+    w.handle("exit 65");
+    w.handler().on_failure = OnFailure::hold_key;
+    const std::string key = w.moving_key(ring_of(3), 1, 2);
+    w.append("1", key);
+    (void)w.run();
+    w.resize(ring_of(3));
+    const auto session = w.session();
+    const auto partitions = w.data().topic().partitions();
+    const auto shown = [&] {
+      std::string places;
+      (void)for_each_letter(*session, w.data().topic(), "g", {}, [&](Partition partition, const DeadLetter&) {
+        places += std::to_string(partition.value);
+      });
+      std::uint64_t letters = 0;
+      for (const HeldOnPartition& on : held_keys(*session, w.data().topic(), "g", partitions)) {
+        letters += on.held.letters;
+      }
+      CHECK(letters == places.size());
+      CHECK(summarize_letters(*session, w.data().topic(), "g", {}).letters == places.size());
+      return places;
+    };
+    const auto seek_to_end = [&](std::uint32_t partition) {
+      const std::vector<Partition> one{Partition(partition)};
+      (void)seek(*session, w.data().topic(), "g", one, {SeekTarget::To::end, {}, {}}, "ann");
+    };
+    CHECK(shown() == "1");
+    w.options().coverage = Coverage::named;
+    for (const std::uint32_t p : {0U, 1U, 2U}) {
+      w.options().partitions = {Partition(p)};
+      (void)w.run();
+      CHECK(shown() == (p < 2 ? "1" : "2"));
+    }
+    CHECK(w.letters_in(1) == "1\n");
+    CHECK(w.letters_in(2) == "1\n");
+    // What was copied is not the receiver's before it has passed.
+    w.data().command("HSET", Work::group(2), "passed", "1", "import", "2");
+    CHECK(shown() == "1");
+    CHECK(kind_of([&] { seek_to_end(1); }) == ErrorKind::usage);
+    CHECK(kind_of([&] { seek_to_end(2); }) == ErrorKind::usage);
+    w.data().command("HSET", Work::group(2), "passed", "2", "import", "");
+    seek_to_end(1);
+    CHECK(w.letters_in(1).empty());
+    CHECK(w.held(1).keys.empty());
+    CHECK(kind_of([&] { seek_to_end(2); }) == ErrorKind::usage);
+    CHECK(shown() == "2");
   }
 
   TEST_CASE("a key that moves on and back takes its letters along each time") {

@@ -22,37 +22,43 @@ std::vector<std::string> names_in(const std::string& list) {
 
 }  // namespace
 
-RingDescription NewRing::describe(std::uint32_t partitions_if_unsaid) const {
-  const RingAlgorithm algorithm = parse_ring_algorithm(hash);
-  const std::vector<std::string> names = node_names ? names_in(*node_names) : std::vector<std::string>{};
-  if (node_names && !has_node_names(algorithm)) {
+std::vector<std::string> parse_node_names(const std::string& list, RingAlgorithm algorithm,
+                                          std::optional<std::uint64_t> partitions) {
+  if (!has_node_names(algorithm)) {
     fail(ErrorKind::usage,
          "--node-names: {} places by numbers alone; murmur3, uhashring and ketama know nodes by their names",
          name_of(algorithm));
   }
-  if (node_names && partitions && *partitions != names.size()) {
+  std::vector<std::string> names = names_in(list);
+  if (partitions && *partitions != names.size()) {
     fail(ErrorKind::usage, "--node-names has {} names for {} partitions: give one for each", names.size(),
          *partitions);
-  }
-  if (virtual_nodes && !has_points(algorithm)) {
-    fail(ErrorKind::usage, "--virtual-nodes: {} divides by the number of partitions and has none",
-         name_of(algorithm));
   }
   if (names.size() > partitions_max) {
     fail(ErrorKind::usage, "--node-names has {} names: a ring has 1 to {} partitions", names.size(),
          partitions_max);
   }
-  const auto count = names.empty() ? static_cast<std::uint32_t>(partitions.value_or(partitions_if_unsaid))
-                                   : static_cast<std::uint32_t>(names.size());
-  auto ring = RingDescription::uniform(count, algorithm);
-  if (virtual_nodes) {
-    ring.virtual_nodes = static_cast<std::uint32_t>(*virtual_nodes);
-  }
   for (std::size_t i = 0; i < names.size(); ++i) {
     if (names[i].empty()) {
       fail(ErrorKind::usage, "--node-names: name {} of {} is empty", i + 1, names.size());
     }
-    ring.members[i].node = names[i];
+  }
+  return names;
+}
+
+RingDescription NewRing::describe(std::uint32_t partitions_if_unsaid) const {
+  const RingAlgorithm algorithm = parse_ring_algorithm(hash);
+  if (virtual_nodes && !has_points(algorithm)) {
+    fail(ErrorKind::usage, "--virtual-nodes: {} divides by the number of partitions and has none",
+         name_of(algorithm));
+  }
+  auto ring = RingDescription::uniform(static_cast<std::uint32_t>(partitions.value_or(partitions_if_unsaid)),
+                                       algorithm);
+  if (node_names) {
+    ring = ring.with_nodes(parse_node_names(*node_names, algorithm, partitions));
+  }
+  if (virtual_nodes) {
+    ring.virtual_nodes = static_cast<std::uint32_t>(*virtual_nodes);
   }
   require_sound(ring);
   return RingDescription::parse(ring.text());  // as it will be read back from the topic

@@ -31,6 +31,11 @@ struct NewRing {
 // `what`: before the help of each, such as "with --partitions: ".
 void add_new_ring_options(CLI::App& command, NewRing& ring, const std::string& what);
 
+// One for each partition. Throws Error{usage}: another number of names than of partitions, if that is given,
+// an empty one, an algorithm without names.
+[[nodiscard]] std::vector<std::string> parse_node_names(const std::string& list, RingAlgorithm algorithm,
+                                                        std::optional<std::uint64_t> partitions);
+
 struct RingChoice {
   std::string topic;
   std::optional<std::string> description;

@@ -319,7 +319,8 @@ std::optional<Demand> demand_of(const Options& options) {
 int plan(const Context& context, const Options& options) {
   const auto demand = demand_of(options);
   if (options.change.is_none() && !demand) {
-    fail(ErrorKind::usage, "plan what? Give --partitions M, --weight P=W, or --rate R with --handler-time D");
+    fail(ErrorKind::usage,
+         "plan what? Give --partitions M, --node-names, --weight P=W, or --rate R with --handler-time D");
   }
   const ChosenRing now = choose_ring(context, options.choice, std::nullopt, options.sample);
   print_plan(context, now, options.change.applied_to(now.description), demand);
@@ -329,14 +330,20 @@ int plan(const Context& context, const Options& options) {
 }  // namespace
 
 RingDescription RingChange::applied_to(const RingDescription& ring) const {
-  const RingDescription counted =
-      partitions ? ring.with_partitions(static_cast<std::uint32_t>(*partitions)) : ring;
-  return weights.empty() ? counted : counted.with_weights(weights);
+  RingDescription changed = ring;
+  if (node_names) {
+    changed = ring.with_nodes(parse_node_names(*node_names, ring.algorithm, partitions));
+  } else if (partitions) {
+    changed = ring.with_partitions(static_cast<std::uint32_t>(*partitions));
+  }
+  return weights.empty() ? changed : changed.with_weights(weights);
 }
 
 void add_ring_change_options(CLI::App& command, RingChange& change) {
   add_number(command, "-p,--partitions", change.partitions, {1, partitions_max},
              "this many: 0 to M-1; those that stay keep their weights and names");
+  add_text(command, "--node-names", "NAME,NAME…", change.node_names,
+           "murmur3, uhashring and ketama: what all partitions are called then, from 0 on");
   const auto parse = [&change](const std::string& text) {
     change.weights.push_back(parse_partition_weight(text));
   };

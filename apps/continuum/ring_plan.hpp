@@ -13,10 +13,11 @@ namespace continuum::app {
 // --partitions, --weight
 struct RingChange {
   std::optional<std::uint64_t> partitions;
+  std::optional<std::string> node_names;  // with commas between them
   std::vector<PartitionWeight> weights;
 
-  [[nodiscard]] bool is_none() const { return !partitions && weights.empty(); }
-  // First the number, then the weights. Throws Error{usage} for what cannot be.
+  [[nodiscard]] bool is_none() const { return !partitions && !node_names && weights.empty(); }
+  // First the number and the names, then the weights. Throws Error{usage} for what cannot be.
   [[nodiscard]] RingDescription applied_to(const RingDescription& ring) const;
 };
 void add_ring_change_options(CLI::App& command, RingChange& change);

@@ -86,6 +86,9 @@ std::string words_of(const Options& options) {
   if (options.change.partitions) {
     words += fmt::format(" --partitions {}", *options.change.partitions);
   }
+  if (options.change.node_names) {
+    words += fmt::format(" --node-names {}", *options.change.node_names);
+  }
   for (const PartitionWeight& weight : options.change.weights) {
     words += fmt::format(" --weight {}={}", weight.partition, weight_text(weight.thousandths));
   }

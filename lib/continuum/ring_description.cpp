@@ -491,23 +491,42 @@ std::string RingDescription::text() const {
   return text;
 }
 
-RingDescription RingDescription::with_partitions(std::uint32_t partitions) const {
+namespace {
+
+// Not looked at yet: names of old members may be numbers of new ones.
+RingDescription resized(const RingDescription& ring, std::size_t partitions) {
   if (partitions == 0 || partitions > partitions_max) {
     fail(ErrorKind::usage, "{} partitions: a ring has 1 to {}", partitions, partitions_max);
   }
-  RingDescription changed = *this;
+  RingDescription changed = ring;
   changed.members.clear();
   changed.members.reserve(partitions);
-  auto old = members.begin();
+  auto old = ring.members.begin();
   for (std::uint32_t partition = 0; partition < partitions; ++partition) {
-    while (old != members.end() && old->partition.value < partition) {
+    while (old != ring.members.end() && old->partition.value < partition) {
       ++old;
     }
-    const bool stays = old != members.end() && old->partition.value == partition;
+    const bool stays = old != ring.members.end() && old->partition.value == partition;
     changed.members.push_back(stays ? *old : RingMember{.partition = Partition{partition}});
   }
+  return changed;
+}
+
+}  // namespace
+
+RingDescription RingDescription::with_partitions(std::uint32_t partitions) const {
+  RingDescription changed = resized(*this, partitions);
   require_sound(changed);
   return changed;
+}
+
+RingDescription RingDescription::with_nodes(std::span<const std::string> names) const {
+  RingDescription changed = resized(*this, names.size());
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    changed.members[i].node = names[i];
+  }
+  require_sound(changed);
+  return RingDescription::parse(changed.text());  // a name that is the number of its partition is none
 }
 
 RingDescription RingDescription::with_weights(std::span<const PartitionWeight> weights) const {

@@ -71,6 +71,9 @@ struct RingDescription {
   // The same ring with partitions 0 to partitions - 1: those that stay keep their weights and names. Throws
   // Error{usage} as uniform() does, and when a name of the old ones is the number of a new one.
   [[nodiscard]] RingDescription with_partitions(std::uint32_t partitions) const;
+  // The same ring with a partition for each of these nodes, from 0 on: those that stay keep their weights.
+  // Throws Error{usage} for none, too many, and names that the grammar has not.
+  [[nodiscard]] RingDescription with_nodes(std::span<const std::string> names) const;
   // Throws Error{usage} for a partition that is not there, and for an algorithm without weights.
   [[nodiscard]] RingDescription with_weights(std::span<const PartitionWeight> weights) const;
 

@@ -125,6 +125,15 @@ TEST_CASE("a change of number keeps weights and names of what stays") {
   CHECK(ring.with_partitions(2).text() == "uhashring:100:0=a,1=b*2");
   CHECK(ring.with_partitions(5).text() == "uhashring:100:0=a,1=b*2,2=c,3-4");
   CHECK(RingDescription::parse("xxh3:256:0-1,3*0.5").with_partitions(5).text() == "xxh3:256:0-2,3*0.5,4");
+  const auto named = [&](const std::vector<std::string>& names) { return ring.with_nodes(names).text(); };
+  CHECK(named({"a", "b", "c", "d"}) == "uhashring:100:0=a,1=b*2,2=c,3=d");
+  CHECK(named({"x", "1"}) == "uhashring:100:0=x,1*2");
+  // A name may go to another partition.
+  CHECK(RingDescription::parse("uhashring:100:0=2,1")
+            .with_nodes(std::vector<std::string>{"0", "1", "2"})
+            .text() == "uhashring:100:0-2");
+  CHECK_THROWS_AS((void)named({"a", "a"}), Error);
+  CHECK_THROWS_AS((void)named({}), Error);
   CHECK_THROWS_WITH_AS((void)ring.with_partitions(0), "0 partitions: a ring has 1 to 4096", Error);
   CHECK_THROWS_WITH_AS((void)ring.with_partitions(100'000), "100000 partitions: a ring has 1 to 4096", Error);
   CHECK_THROWS_WITH_AS((void)RingDescription::parse("uhashring:100:0=2,1").with_partitions(3),

@@ -9,7 +9,8 @@
 #include "output.hpp"
 
 #include "continuum/error.hpp"
-#include "continuum/group_control.hpp"
+#include "continuum/group_skip.hpp"
+#include "continuum/operator_lease.hpp"
 #include "continuum/names.hpp"
 #include "continuum/units.hpp"
 

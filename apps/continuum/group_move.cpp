@@ -11,6 +11,8 @@
 #include "continuum/error.hpp"
 #include "continuum/event.hpp"
 #include "continuum/group_control.hpp"
+#include "continuum/group_seek.hpp"
+#include "continuum/group_skip.hpp"
 #include "continuum/json.hpp"
 #include "continuum/names.hpp"
 #include "continuum/units.hpp"

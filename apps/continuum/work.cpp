@@ -11,7 +11,7 @@
 
 #include "continuum/error.hpp"
 #include "continuum/event.hpp"
-#include "continuum/group_control.hpp"
+#include "continuum/group_seek.hpp"
 #include "continuum/handler_file.hpp"
 #include "continuum/names.hpp"
 #include "continuum/service_notify.hpp"

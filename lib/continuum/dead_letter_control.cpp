@@ -495,9 +495,14 @@ Discards collect_discards(redis::Session& session, const Topic& topic, std::stri
 namespace {
 
 // Of keys that another partition has taken over with all their letters.
-Discards letters_that_left(redis::Session& session, const Topic& topic, std::string_view group,
-                           std::span<const Partition> partitions) {
-  Discards left;
+struct Left {
+  Discards letters;
+  std::map<std::pair<Partition, Partition>, std::uint64_t> counts;  // by where they are and who has them
+};
+
+Left letters_that_left(redis::Session& session, const Topic& topic, std::string_view group,
+                       std::span<const Partition> partitions) {
+  Left left;
   if (topic.active == Generation(1)) {
     return left;
   }
@@ -507,16 +512,18 @@ Discards letters_that_left(redis::Session& session, const Topic& topic, std::str
     if (on.copies.empty()) {
       continue;
     }
-    std::set<HandlerKey> keys;
+    std::map<HandlerKey, Partition> taken;
     for (const HeldKey& key : on.copies) {
-      if (places.of(on.partition, key.whose.key).counts == LetterPlaces::Counts::left) {
-        keys.insert(key.whose);
+      const LetterPlaces::Place where = places.of(on.partition, key.whose.key);
+      if (where.counts == LetterPlaces::Counts::left) {
+        taken.emplace(key.whose, where.other);
       }
     }
     read_letters(session, topic, on.partition, group, [&](const DeadLetter& letter) {
-      if (keys.contains(letter.whose)) {
-        left.letters[{on.partition, letter.whose}].push_back(letter.id);
-        ++left.count;
+      if (const auto by = taken.find(letter.whose); by != taken.end()) {
+        left.letters.letters[{on.partition, letter.whose}].push_back(letter.id);
+        ++left.letters.count;
+        ++left.counts[{on.partition, by->second}];
       }
     });
   }
@@ -550,14 +557,14 @@ std::vector<LetterStep> steps_of(redis::Session& session, const Topic& topic, st
 
 }  // namespace
 
-std::map<Partition, std::uint64_t> count_letters_that_left(redis::Session& session, const Topic& topic,
-                                                           std::string_view group,
-                                                           std::span<const Partition> partitions) {
-  std::map<Partition, std::uint64_t> counts;
-  for (const auto& [place, letters] : letters_that_left(session, topic, group, partitions).letters) {
-    counts[place.partition] += letters.size();
+std::vector<LettersLeft> count_letters_that_left(redis::Session& session, const Topic& topic,
+                                                 std::string_view group) {
+  std::vector<LettersLeft> all;
+  const std::vector<Partition> partitions = topic.partitions();
+  for (const auto& [places, count] : letters_that_left(session, topic, group, partitions).counts) {
+    all.push_back({places.first, places.second, count});
   }
-  return counts;
+  return all;
 }
 
 void drop_letters_that_left(redis::Session& session, const Topic& topic, std::string_view group,
@@ -566,7 +573,7 @@ void drop_letters_that_left(redis::Session& session, const Topic& topic, std::st
   for (const auto& [partition, acquired] : leases.acquired()) {
     partitions.push_back(partition);
   }
-  const Discards left = letters_that_left(session, topic, group, partitions);
+  const Discards left = letters_that_left(session, topic, group, partitions).letters;
   if (left.count > 0) {
     discard_letters(session, topic, group, leases, left);
   }

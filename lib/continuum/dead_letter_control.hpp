@@ -172,9 +172,13 @@ void discard_letters(redis::Session& session, const Topic& topic, std::string_vi
 
 // Letters of keys that another partition has taken over: they are there, and what is here waits to be
 // dropped, which the worker does, or who has the leases.
-[[nodiscard]] std::map<Partition, std::uint64_t> count_letters_that_left(
-    redis::Session& session, const Topic& topic, std::string_view group,
-    std::span<const Partition> partitions);
+struct LettersLeft {
+  Partition here;
+  Partition taken_by;
+  std::uint64_t count;
+};
+[[nodiscard]] std::vector<LettersLeft> count_letters_that_left(redis::Session& session, const Topic& topic,
+                                                               std::string_view group);
 void drop_letters_that_left(redis::Session& session, const Topic& topic, std::string_view group,
                             OperatorLeases& leases);
 

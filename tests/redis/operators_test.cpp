@@ -6,8 +6,11 @@
 #include "continuum/commit.hpp"
 #include "continuum/dead_letter_control.hpp"
 #include "continuum/group_control.hpp"
+#include "continuum/group_seek.hpp"
+#include "continuum/group_skip.hpp"
 #include "continuum/inspect.hpp"
 #include "continuum/key_life.hpp"
+#include "continuum/operator_lease.hpp"
 
 #include <doctest/doctest.h>
 

@@ -3,7 +3,7 @@
 
 #include "continuum/dead_letter_control.hpp"
 #include "continuum/error.hpp"
-#include "continuum/group_control.hpp"
+#include "continuum/group_seek.hpp"
 #include "continuum/resize.hpp"
 #include "continuum/ring.hpp"
 #include "continuum/ring_change.hpp"
@@ -12,6 +12,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -61,6 +62,14 @@ class Changing : public Work {
       }
     }
   }
+  void seek(const std::vector<std::uint32_t>& partitions, SeekTarget::To to) {
+    std::vector<Partition> moved;
+    for (const std::uint32_t partition : partitions) {
+      moved.emplace_back(partition);
+    }
+    const auto own = session();
+    (void)continuum::seek(*own, data().topic(), "g", moved, {to, {}, {}}, "ann");
+  }
   void mend() { test::write_file(file("mended"), ""); }
   void release(std::uint32_t partition, const std::string& key) {
     redis::Request request;
@@ -83,6 +92,12 @@ class Changing : public Work {
                        [&](Partition p) { return state(p.value).passed == Generation(generation); });
   }
 };
+
+std::string refusal(const std::function<void()>& body) {
+  std::string message;
+  CHECK(kind_of(body, &message) == ErrorKind::usage);
+  return message;
+}
 
 RingDescription ring_of(std::uint32_t partitions) {
   return RingDescription::uniform(partitions);
@@ -468,10 +483,7 @@ TEST_SUITE("resize work") {
       CHECK(summarize_letters(*session, w.data().topic(), "g", {}).letters == places.size());
       return places;
     };
-    const auto seek_to_end = [&](std::uint32_t partition) {
-      const std::vector<Partition> one{Partition(partition)};
-      (void)seek(*session, w.data().topic(), "g", one, {SeekTarget::To::end, {}, {}}, "ann");
-    };
+    const auto seek_to_end = [&](std::uint32_t partition) { w.seek({partition}, SeekTarget::To::end); };
     CHECK(shown() == "1");
     w.options().coverage = Coverage::named;
     for (const std::uint32_t p : {0U, 1U, 2U}) {
@@ -487,11 +499,34 @@ TEST_SUITE("resize work") {
     CHECK(kind_of([&] { seek_to_end(1); }) == ErrorKind::usage);
     CHECK(kind_of([&] { seek_to_end(2); }) == ErrorKind::usage);
     w.data().command("HSET", Work::group(2), "passed", "2", "import", "");
+    // It would copy again what its partner has not dropped yet.
+    w.data().command("RENAME", continuum::dead_key("t", Partition(2), "g"), "aside");
+    CHECK(refusal([&] { seek_to_end(2); }).find("together: -p 1,2") != std::string::npos);
+    w.data().command("RENAME", "aside", continuum::dead_key("t", Partition(2), "g"));
     seek_to_end(1);
     CHECK(w.letters_in(1).empty());
     CHECK(w.held(1).keys.empty());
     CHECK(kind_of([&] { seek_to_end(2); }) == ErrorKind::usage);
     CHECK(shown() == "2");
+  }
+
+  TEST_CASE("a partition that gave keys away does not go back to before that alone") {
+    Changing w(2);
+    w.handle("exit 0");
+    w.handler().on_failure = OnFailure::hold_key;
+    const std::string key = w.moving_key(ring_of(3), 1, 2);
+    w.append("1", key);
+    w.resize(ring_of(3));
+    CHECK_NOTHROW(w.seek({1}, SeekTarget::To::start));  // nobody has come to the barrier
+    (void)w.run_all();
+    const auto refused = refusal([&] { w.seek({1}, SeekTarget::To::start); });
+    CHECK(refused.find("Move them together: -p 1,2") != std::string::npos);
+    CHECK_NOTHROW(w.seek({1}, SeekTarget::To::end));
+    CHECK_NOTHROW(w.seek({2}, SeekTarget::To::start));  // what it got comes before it in any case
+    w.handle("exit 65");
+    w.seek({1, 2}, SeekTarget::To::start);
+    (void)w.run_all();
+    CHECK(w.letters_in(2) == "1\n");
   }
 
   TEST_CASE("a key that moves on and back takes its letters along each time") {

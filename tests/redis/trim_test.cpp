@@ -4,8 +4,10 @@
 #include "continuum/audit.hpp"
 #include "continuum/commit.hpp"
 #include "continuum/group_control.hpp"
+#include "continuum/group_seek.hpp"
 #include "continuum/inspect.hpp"
 #include "continuum/log_range.hpp"
+#include "continuum/operator_lease.hpp"
 #include "continuum/trim.hpp"
 #include "continuum/why.hpp"
 

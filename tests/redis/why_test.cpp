@@ -1,6 +1,5 @@
 #include "redis/work.hpp"
 
-#include "continuum/group_control.hpp"
 #include "continuum/why.hpp"
 
 #include <doctest/doctest.h>

@@ -15,6 +15,8 @@
 #include <algorithm>
 #include <map>
 #include <memory>
+#include <string_view>
+#include <vector>
 
 namespace continuum::app {
 namespace {
@@ -53,9 +55,17 @@ struct Plan {
     for (const RingMove& move : moved) {
       moved_share += move.share;
     }
-    for (const SampledKey& key : ring.sample.keys) {
-      const Partition from = now.owner(key.key);
-      const Partition to = then.owner(key.key);
+    const std::vector<SampledKey>& sampled = ring.sample.keys;
+    std::vector<std::string_view> keys(sampled.size());
+    std::ranges::transform(sampled, keys.begin(), &SampledKey::key);
+    std::vector<Partition> owners_now(keys.size());
+    std::vector<Partition> owners_then(keys.size());
+    now.owners(keys, owners_now);
+    then.owners(keys, owners_then);
+    for (std::size_t i = 0; i < sampled.size(); ++i) {
+      const SampledKey& key = sampled[i];
+      const Partition from = owners_now[i];
+      const Partition to = owners_then[i];
       events_now[from] += key.events;
       events_then[to] += key.events;
       if (from != to) {

@@ -48,6 +48,14 @@ std::uint32_t little_endian(const Md5& digest, std::size_t at) {
 // What makes signed numbers ascend as unsigned ones.
 constexpr std::uint32_t sign_bit = 0x80000000;
 
+bool is_md5(RingAlgorithm algorithm) {
+  return algorithm == RingAlgorithm::uhashring || algorithm == RingAlgorithm::ketama;
+}
+
+std::uint64_t hash_of(RingAlgorithm algorithm, const Md5& digest) {
+  return algorithm == RingAlgorithm::uhashring ? upper_half(digest) : little_endian(digest, 0);
+}
+
 std::uint64_t hash_of(RingAlgorithm algorithm, std::string_view key) {
   switch (algorithm) {
     case RingAlgorithm::xxh3:
@@ -55,9 +63,8 @@ std::uint64_t hash_of(RingAlgorithm algorithm, std::string_view key) {
     case RingAlgorithm::murmur3:
       return murmur3(key);
     case RingAlgorithm::uhashring:
-      return upper_half(md5(key));
     case RingAlgorithm::ketama:
-      return little_endian(md5(key), 0);
+      return hash_of(algorithm, md5(key));
     case RingAlgorithm::kafka:
       return kafka_murmur2(key) & ~sign_bit;
     case RingAlgorithm::crc32:
@@ -117,7 +124,7 @@ class PointMaker {
   PointMaker(RingAlgorithm algorithm, std::size_t points) : algorithm_(algorithm) { points_.reserve(points); }
 
   void add(std::string_view label, Partition partition) {
-    if (!is_md5() || label.size() > md5_one_block_bytes_max) {
+    if (!is_md5(algorithm_) || label.size() > md5_one_block_bytes_max) {
       append(label, partition);
       return;
     }
@@ -151,14 +158,10 @@ class PointMaker {
     [[nodiscard]] std::string_view text() const { return {label.data(), label_bytes}; }
   };
 
-  [[nodiscard]] bool is_md5() const {
-    return algorithm_ == RingAlgorithm::ketama || algorithm_ == RingAlgorithm::uhashring;
-  }
-
   void append(std::string_view label, Partition partition) {
     if (algorithm_ == RingAlgorithm::xxh3) {
       points_.push_back({xxh3_of_label(label), partition});
-    } else if (is_md5()) {
+    } else if (is_md5(algorithm_)) {
       append(md5(label), partition);
     } else {
       points_.push_back({place_of_point(algorithm_, hash_of(algorithm_, label)), partition});
@@ -280,6 +283,30 @@ Partition Ring::owner_otherwise(std::string_view key) const {
     return Partition{static_cast<std::uint32_t>(hash % description_.members.size())};
   }
   return points_->at_or_after(place_of(algorithm, hash)).partition;
+}
+
+void Ring::owners(std::span<const std::string_view> keys, std::span<Partition> out) const {
+  check(keys.size() == out.size(), "each key has an owner");
+  std::size_t at = 0;
+  if (is_md5(description_.algorithm)) {
+    std::array<std::string_view, md5_lanes> some;
+    for (; at + md5_lanes <= keys.size(); at += md5_lanes) {
+      std::copy_n(&keys[at], md5_lanes, some.begin());
+      if (std::ranges::any_of(some,
+                              [](std::string_view key) { return key.size() > md5_one_block_bytes_max; })) {
+        std::ranges::transform(some, &out[at], [this](std::string_view key) { return owner(key); });
+        continue;
+      }
+      const std::array<Md5, md5_lanes> digests = md5_of_many(some);
+      for (std::size_t i = 0; i < md5_lanes; ++i) {
+        const std::uint64_t hash = hash_of(description_.algorithm, digests[i]);
+        out[at + i] = points_->at_or_after(place_of(description_.algorithm, hash)).partition;
+      }
+    }
+  }
+  for (; at < keys.size(); ++at) {
+    out[at] = owner(keys[at]);
+  }
 }
 
 Ring::Located Ring::locate(std::string_view key) const {

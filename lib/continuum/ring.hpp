@@ -37,6 +37,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -84,6 +85,9 @@ class Ring {
 
   [[nodiscard]] const RingDescription& description() const { return description_; }
   [[nodiscard]] Partition owner(std::string_view key) const;
+  // Of many keys, in their order. Where a hash is a chain of steps that wait for each other (MD5: uhashring,
+  // ketama) several go side by side, which takes a third to a quarter of the time.
+  void owners(std::span<const std::string_view> keys, std::span<Partition> out) const;
 
   // Hashes as the algorithm has them: 64 bits, or 32 (see hash_digits).
   struct Located {

@@ -167,16 +167,21 @@ Md5 md5(std::string_view bytes) {
 }
 
 std::array<Md5, md5_lanes> md5_of_many(const std::array<std::string_view, md5_lanes>& texts) {
-  std::array<std::array<std::uint32_t, md5_lanes>, 16> lanes;
+  std::array<std::array<std::uint32_t, md5_lanes>, 16> lanes{};
   for (std::size_t lane = 0; lane < texts.size(); ++lane) {
     const std::string_view text = texts[lane];
     check(text.size() <= md5_one_block_bytes_max, "a text of many has one block");
-    std::array<std::uint8_t, md5_block_bytes> block{};
-    text.copy(reinterpret_cast<char*>(block.data()), text.size());
-    block[text.size()] = 0x80;
-    for (std::size_t i = 0; i < lanes.size(); ++i) {
-      lanes[i][lane] = load32(&block[4 * i]);
+    // Word by word: texts are short, and a copy of a block would cost more than what is hashed.
+    const std::uint8_t* const at = bytes_of(text);
+    const std::size_t whole = text.size() / 4;
+    for (std::size_t i = 0; i < whole; ++i) {
+      lanes[i][lane] = load32(at + 4 * i);
     }
+    std::uint32_t last = 0x80;
+    for (std::size_t i = text.size(); i > 4 * whole; --i) {
+      last = last << 8 | at[i - 1];
+    }
+    lanes[whole][lane] = last;
     lanes[14][lane] = static_cast<std::uint32_t>(text.size() * 8);
   }
   std::array<ManyWords, 16> words;

@@ -52,6 +52,30 @@ std::string error_of(std::string_view description) {
 
 // --- hash functions
 
+TEST_CASE("many keys at once belong to whom they belong one after the other") {
+  for (const char* name : {"xxh3", "murmur3", "uhashring", "ketama", "kafka", "crc32"}) {
+    CAPTURE(name);
+    const Ring ring(RingDescription::uniform(64, parse_ring_algorithm(name)));
+    // Of all lengths up to two blocks of MD5, in groups that have long ones or not, and a rest.
+    std::vector<std::string> texts;
+    for (std::size_t length = 0; length < 60; ++length) {
+      for (int i = 0; i < 9; ++i) {
+        texts.push_back(std::string(length, static_cast<char>('a' + i)) + std::string(length % 2, '\xff'));
+      }
+    }
+    texts.emplace_back(200, 'x');
+    const std::vector<std::string_view> keys(texts.begin(), texts.end());
+    std::vector<Partition> expected(keys.size());
+    std::transform(keys.begin(), keys.end(), expected.begin(),
+                   [&](std::string_view key) { return ring.owner(key); });
+    for (const std::size_t count : {keys.size(), std::size_t{7}, std::size_t{8}, std::size_t{0}}) {
+      std::vector<Partition> owners(count);
+      ring.owners(std::span(keys).first(count), owners);
+      CHECK(std::equal(owners.begin(), owners.end(), expected.begin()));
+    }
+  }
+}
+
 TEST_CASE("MD5 has the digests of RFC 1321, and those of lengths about a block's end") {
   CHECK(hex(md5("")) == "d41d8cd98f00b204e9800998ecf8427e");
   CHECK(hex(md5("a")) == "0cc175b9c0f1b6a831c399e269772661");

@@ -2,7 +2,7 @@
 //
 //   reading thread: lines -> events -> ring -> a batch per partition     (publish_input.hpp)
 //   encoding thread: batch -> frame
-//   calling thread: frame -> append -> acknowledged                      (publisher.cpp)
+//   calling thread: frame -> append -> acknowledged                      (appender.hpp)
 #pragma once
 
 #include "continuum/error.hpp"

@@ -36,35 +36,39 @@ class Worker {
   WorkSummary run();
 
  private:
-  asio::awaitable<void> work();
-  asio::awaitable<void> renew_leases();
-  asio::awaitable<void> obey_requests();
-  asio::awaitable<void> limit_drain();
-  asio::awaitable<void> follow_handlers();
-  asio::awaitable<void> report_to_manager();
-  void read_handlers(Removals removals);
-  void say_state();
-  asio::awaitable<void> limit_time();
-  asio::awaitable<void> hurry();
-  asio::awaitable<Topic> load_topic();
   void prepare_emit();
   void make_partitions();
   PartitionWorker& add_partition(Partition partition);
+  asio::awaitable<Topic> load_topic();
+  asio::awaitable<void> work();
+  // Runs beside the others; its error stops all.
+  void start(asio::awaitable<void> story);
   void start_partition(PartitionWorker& own);
+  asio::awaitable<void> renew_leases();
+  asio::awaitable<void> limit_time();
+  void fail_with(const std::exception_ptr& error);
+  void look_for_end();
+  void stop(Stopping how);
+  asio::awaitable<void> hurry();
+
+  // --- worker_ring.cpp
   void saw_topic(const Topic& topic);
   asio::awaitable<void> follow_ring();
-  asio::awaitable<void> take_up_new_partitions();
-  asio::awaitable<std::vector<Partition>> register_here(std::vector<Partition> partitions);
-  void stop(Stopping how);
-  void look_for_end();
   [[nodiscard]] bool takes_up_what_comes() const;
   [[nodiscard]] bool comes_back(Partition partition) const;
   [[nodiscard]] bool more_to_open() const;
+  asio::awaitable<std::vector<Partition>> register_here(std::vector<Partition> partitions);
+  asio::awaitable<void> take_up_new_partitions();
+
+  // --- worker_requests.cpp
   void tell(const std::string& what, Partition partition);
   asio::awaitable<void> say_told();
-  void fail_with(const std::exception_ptr& error);
-  // Runs beside the others; its error stops all.
-  void start(asio::awaitable<void> story);
+  asio::awaitable<void> obey_requests();
+  asio::awaitable<void> limit_drain();
+  void read_handlers(Removals removals);
+  asio::awaitable<void> follow_handlers();
+  void say_state();
+  asio::awaitable<void> report_to_manager();
 
   asio::io_context& io_;
   asio::any_io_executor executor_;

@@ -151,14 +151,13 @@ asio::awaitable<bool> PartitionWorker::commit_now(Cursor cursor) {
 
 // Only we store letters: what the server has now is all, as long as no commit of ours is on its way.
 asio::awaitable<void> PartitionWorker::learn_held() {
-  HeldEvents* const held = sink_->held();
-  if (held == nullptr) {
-    co_return;
+  if (HeldEvents* const held = sink_->held()) {
+    redis::Request request;
+    request.command("HGETALL", keys_.held);
+    const redis::Replies replies = co_await shift_.control.call(std::move(request));
+    held->learn(parse_held(replies[0]));
   }
-  redis::Request request;
-  request.command("HGETALL", keys_.held);
-  const redis::Replies replies = co_await shift_.control.call(std::move(request));
-  held->learn(parse_held(replies[0]));
+  knows_held_ = true;
 }
 
 asio::awaitable<void> PartitionWorker::read_letters(EntryId after) {

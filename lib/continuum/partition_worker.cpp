@@ -52,6 +52,7 @@ void PartitionWorker::give_up() {
 // --- events
 
 void PartitionWorker::make_sink(const Cursor& start) {
+  knows_held_ = false;
   if (place_.options.archive) {
     sink_ = make_archiver(place_, tenure_, start, wake_);
   } else {

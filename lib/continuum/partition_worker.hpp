@@ -89,6 +89,9 @@ class PartitionWorker {
   }
   // The log was read, or was about to be, in the last tenure.
   [[nodiscard]] bool began() const { return began_; }
+  // While it is held: an operator has asked for letters to be handled again or taken away, and that is not
+  // done yet, or it is not known yet whether somebody has.
+  [[nodiscard]] bool releasing() const { return !sink_ || !knows_held_ || sink_->releasing(); }
   // The last entry that its archive has, while it is held.
   [[nodiscard]] EntryId archived() const { return sink_ ? sink_->finished().entry : EntryId{}; }
   [[nodiscard]] bool archives() const { return place_.options.archive.has_value(); }
@@ -245,6 +248,7 @@ class PartitionWorker {
   Doing told_;                  // what the server knows
   std::uint64_t requests_ = 0;  // of operators, that were seen
   bool look_at_held_ = false;   // there are new ones
+  bool knows_held_ = false;     // the sink does
 
   std::uint64_t number_ = 0;
   Cursor committed_;

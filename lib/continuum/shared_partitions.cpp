@@ -1,5 +1,6 @@
 #include "continuum/shared_partitions.hpp"
 
+#include "continuum/dead_letters.hpp"
 #include "continuum/error.hpp"
 #include "continuum/log.hpp"
 
@@ -20,6 +21,8 @@ constexpr std::size_t partitions_per_millisecond = 10;
 constexpr Milliseconds steady_after{300};
 constexpr Milliseconds tell_after{1'000};
 constexpr Milliseconds drained_poll{20};
+// Each may have the keys of thousands of letters.
+constexpr std::size_t held_read_at_once = 64;
 
 // By partition, for those that are in the ring no more: the first generation without it.
 std::map<Partition, Generation> removals_of(const Topic& topic) {
@@ -159,6 +162,25 @@ asio::awaitable<void> SharedPartitions::learn_ends() {
       place_of(asked[i]).end_entry = EntryId::parse(entries[0][0][0].text()).value_or(EntryId{});
     }
   }
+  if (options_.handles()) {
+    co_await look_for_requests(std::move(asked));
+  }
+}
+
+asio::awaitable<void> SharedPartitions::look_for_requests(std::vector<Partition> partitions) {
+  for (std::size_t begin = 0; begin < partitions.size(); begin += held_read_at_once) {
+    const std::size_t end = std::min(begin + held_read_at_once, partitions.size());
+    redis::Request request;
+    for (std::size_t i = begin; i < end; ++i) {
+      request.command("HGETALL", held_key(shift_.place.topic.name, partitions[i], options_.group));
+    }
+    const redis::Replies replies = co_await shift_.control.call(std::move(request));
+    for (std::size_t i = begin; i < end; ++i) {
+      const HeldKeys held = parse_held(replies[i - begin]);
+      place_of(partitions[i]).asked = std::any_of(held.keys.begin(), held.keys.end(),
+                                                  [](const HeldKey& key) { return key.request.has_value(); });
+    }
+  }
 }
 
 // Places may be added while we wait for an answer.
@@ -196,6 +218,14 @@ asio::awaitable<void> SharedPartitions::look() {
     const redis::Reply letters = replies[2 * i + 2];
     place.letters = !letters.is_nil() && letters.number() > 0;
   }
+  // Somebody else may have done what was asked for, and is gone.
+  std::vector<Partition> unsure;
+  for (const Place& place : places_) {
+    if (place.asked && !place.sighting && !place.worker->holding()) {
+      unsure.push_back(place.worker->partition());
+    }
+  }
+  co_await look_for_requests(std::move(unsure));
 }
 
 void SharedPartitions::see_members(redis::Reply reply) {
@@ -388,11 +418,11 @@ bool SharedPartitions::done(const Place& place) {
   }
   if (worker.holding()) {
     // Others may wait for us at a barrier at the end.
-    return worker.halted() || (worker.committed() >= place.end &&
-                               (worker.passed() >= place.end_generation || worker.archives()));
+    return worker.halted() || (worker.committed() >= place.end && worker.passed() >= place.end_generation &&
+                               !worker.releasing());
   }
-  const bool passed = place.passed >= place.end_generation || worker.archives();
-  return (place.cursor >= place.end && passed) || retired(place);
+  return (place.cursor >= place.end && place.passed >= place.end_generation && !place.asked) ||
+         retired(place);
 }
 
 // Whether all is handled that this worker may handle. It waits for a part of what others have for one lease

@@ -49,6 +49,8 @@ class SharedPartitions {
     EntryId cursor_entry = {};
     EntryId end_entry = {};
     bool letters = false;  // there are some that are nobody's yet, or were not dropped; of those that left
+    // Something is to be done about letters, of what is to be drained: asked for before this run began.
+    bool asked = false;
   };
 
   void add(PartitionWorker& worker);
@@ -58,6 +60,7 @@ class SharedPartitions {
   void see_members(redis::Reply reply);
   void see(Place& place, redis::Reply reply);
   asio::awaitable<void> learn_ends();
+  asio::awaitable<void> look_for_requests(std::vector<Partition> partitions);
   asio::awaitable<void> say_goodbye();
   bool decide();
   [[nodiscard]] ShareView view() const;

@@ -129,9 +129,12 @@ TEST_CASE("a worker that comes later goes on holding the key, without trying it"
 }
 
 TEST_CASE("a release that is asked for handles the key's events in order and sets it free") {
-  for (const bool drained : {false, true}) {
+  for (const auto& [sharing, drained] : {std::pair(Sharing::pinned, false), std::pair(Sharing::pinned, true),
+                                         std::pair(Sharing::shared, true)}) {
     CAPTURE(drained);
+    CAPTURE(static_cast<int>(sharing));
     Poisoned work({"bad", "a", "bad", "bad"});
+    work.options().sharing = sharing;
     (void)work.run();
     mend(work);
     const auto appended = [&] { work.data().append(0, events({"bad", "a"}, 4)); };

@@ -21,7 +21,8 @@ enum class Printing : std::uint8_t { event, data };
 enum class Ending : std::uint8_t {
   never,  // waits for more events
   // At the end that each log had when its lease was taken. Workers that share: when all is handled that was
-  // there at the start, by whomever, but for what others still have.
+  // there at the start, by whomever, but for what others still have. What was asked for about dead letters is
+  // done, too.
   drained,
 };
 enum class Standby : std::uint8_t {

@@ -159,6 +159,20 @@ TEST_CASE("a release that is asked for handles the key's events in order and set
   }
 }
 
+TEST_CASE("a drained run waits until all letters of a release are handled, however long each takes") {
+  for (const Sharing sharing : {Sharing::pinned, Sharing::shared}) {
+    CAPTURE(static_cast<int>(sharing));
+    Poisoned work({"bad", "bad", "bad"});
+    work.options().sharing = sharing;
+    (void)work.run();
+    mend(work);
+    work.handle("sleep 0.1; " + fails_bad);
+    CHECK(work.ask(bad) == Asked::yes);
+    CHECK(work.run().handled == 3);
+    CHECK(work.nothing_held());
+  }
+}
+
 TEST_CASE("a release of letters that lie behind many others does not wait") {
   Poisoned work({});
   std::vector<std::string> keys;

@@ -90,17 +90,27 @@ asio::awaitable<void> PartitionWorker::cross_barrier() {
   if (passed) {
     queue_->take();
   } else {
-    co_await look_whether_in_vain(*entry.barrier);
+    co_await stand_at(*entry.barrier);
   }
   cross_pause_ = passed ? Milliseconds(0) : std::clamp(2 * cross_pause_, cross_pause_min, cross_pause_max);
   cross_at_ = Clock::now() + cross_pause_;
 }
 
-// A drained run does not wait for a partition on which nobody goes on.
-asio::awaitable<void> PartitionWorker::look_whether_in_vain(Generation generation) {
-  if (shift_.ending != Ending::drained || place_.topic.active < generation || !ours()) {
+// It was tried to go past, and others have to come somewhere first.
+asio::awaitable<void> PartitionWorker::stand_at(Generation generation) {
+  if (awaited_.what == Awaited::What::nothing || !ours()) {
     co_return;
   }
+  if (shift_.ending == Ending::drained) {
+    co_await look_whether_in_vain(generation);
+  }
+  if (!in_vain_) {
+    co_await shift_.watch->waits(tenure_.partition, generation, awaited_);
+  }
+}
+
+// A drained run does not wait for a partition on which nobody goes on.
+asio::awaitable<void> PartitionWorker::look_whether_in_vain(Generation generation) {
   const auto now = Clock::now();
   const bool first = idle_look_at_ == Clock::time_point();
   if (first || now < idle_look_at_) {
@@ -108,25 +118,12 @@ asio::awaitable<void> PartitionWorker::look_whether_in_vain(Generation generatio
     co_return;
   }
   idle_look_at_ = now + look_at_idle_every;
-  const std::vector<Partition>& donors = shift_.rings->donors(generation, tenure_.partition);
-  redis::Request request;
-  for (const Partition donor : donors) {
-    request.command("HMGET", group_key(place_.topic.name, donor, place_.options.group), "passed", "import",
-                    "owner", "state", "paused");
-  }
-  if (request.empty()) {
-    co_return;
-  }
-  const redis::Replies replies = co_await shift_.control.call(std::move(request));
+  const std::vector<Partition>& others = awaited_.of(*shift_.rings, tenure_.partition);
+  const std::vector<Headway> headway = co_await shift_.watch->look_at(others);
   std::optional<Partition> idle;
-  for (std::size_t i = 0; i < donors.size() && !idle; ++i) {
-    const auto text = [&, state = replies[i]](std::size_t field) {
-      return state[field].is_nil() ? std::string_view() : state[field].text();
-    };
-    const bool came = (!replies[i][0].is_nil() && replies[i][0].number() >= generation.value) ||
-                      Import::parse(text(1)).generation >= generation;
-    if (!came && (text(2).empty() || text(3) == "halted" || !text(4).empty())) {
-      idle = donors[i];
+  for (std::size_t i = 0; i < others.size() && !idle; ++i) {
+    if (!awaited_.came(headway[i]) && headway[i].going != Headway::Going::on) {
+      idle = others[i];
     }
   }
   if (!idle) {
@@ -183,7 +180,7 @@ asio::awaitable<void> PartitionWorker::reach(Generation generation) {
       if (passed) {
         break;
       }
-      co_await look_whether_in_vain(next);
+      co_await stand_at(next);
       if (in_vain_ && !shared()) {
         co_return;
       }
@@ -197,6 +194,7 @@ asio::awaitable<void> PartitionWorker::reach(Generation generation) {
 
 // Tries to. False: others have to do something first, or it is not ours any more.
 asio::awaitable<bool> PartitionWorker::cross(Generation generation, Cursor behind) {
+  awaited_ = {};
   if (generation > Generation(1) && generation > tenure_.passed) {
     const bool active = co_await in_force(generation);
     if (!active) {
@@ -220,6 +218,9 @@ asio::awaitable<bool> PartitionWorker::cross(Generation generation, Cursor behin
   }
   const bool done =
       co_await commit_between(commit_at(behind, std::max(tenure_.passed, generation), Import{}));
+  if (done) {
+    shift_.watch->passed(tenure_.partition);
+  }
   tidying_ = true;
   idle_look_at_ = {};
   idle_before_ = false;
@@ -343,6 +344,7 @@ asio::awaitable<bool> PartitionWorker::drop_departed() {
   }
   const bool taken = co_await have_passed(owners, tenure_.passed);
   if (!taken) {
+    awaited_ = {Awaited::What::passed, tenure_.passed, {owners.begin(), owners.end()}};
     co_return false;
   }
   co_return co_await drop_letters(held.keys);
@@ -393,6 +395,7 @@ asio::awaitable<bool> PartitionWorker::drop_letters(const std::vector<HeldKey>& 
 asio::awaitable<bool> PartitionWorker::take_over_letters(Generation generation) {
   const auto donors = co_await shift_.watch->donors_with_letters(generation, tenure_.partition, learn_since_);
   if (!donors) {
+    awaited_ = {Awaited::What::stands_still, generation, {}};
     co_return false;
   }
   for (const Partition donor : *donors) {

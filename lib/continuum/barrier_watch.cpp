@@ -36,6 +36,30 @@ Clock::time_point after(Clock::time_point began, Milliseconds pause) {
   return now + std::max<Clock::duration>(pause, 2 * (now - began));
 }
 
+std::vector<Partition> partitions_in(const std::vector<bool>& set) {
+  std::vector<Partition> partitions;
+  for (std::uint32_t number = 0; number < set.size(); ++number) {
+    if (set[number]) {
+      partitions.emplace_back(number);
+    }
+  }
+  return partitions;
+}
+
+std::string_view text_of(Headway::Going going) {
+  switch (going) {
+    case Headway::Going::paused:
+      return "is paused";
+    case Headway::Going::halted:
+      return "is halted";
+    case Headway::Going::without_worker:
+      return "no worker has";
+    case Headway::Going::on:
+      break;
+  }
+  return "is behind";
+}
+
 }  // namespace
 
 asio::awaitable<void> BarrierWatch::look_at_topic() {
@@ -180,6 +204,133 @@ asio::awaitable<void> BarrierWatch::look_at_letters(Generation generation, Cross
       donor.receivers.assign(receivers.begin(), receivers.end());
       donor.learned = look;
     }
+  }
+}
+
+// --- who waits for whom
+
+const std::vector<Partition>& Awaited::of(Rings& rings, Partition who) const {
+  return what == What::stands_still ? rings.donors(generation, who) : owners;
+}
+
+asio::awaitable<std::vector<Headway>> BarrierWatch::look_at(const std::vector<Partition>& partitions) {
+  std::vector<Headway> all;
+  redis::Request request;
+  for (const Partition partition : partitions) {
+    request.command("HMGET", group_key(shift_.place.topic.name, partition, shift_.place.options.group),
+                    "passed", "import", "owner", "state", "paused");
+  }
+  if (request.empty()) {
+    co_return all;
+  }
+  const redis::Replies replies = co_await shift_.control.call(std::move(request));
+  for (std::size_t i = 0; i < partitions.size(); ++i) {
+    const auto text = [state = replies[i]](std::size_t field) {
+      return state[field].is_nil() ? std::string_view() : state[field].text();
+    };
+    Headway& one = all.emplace_back();
+    one.passed =
+        Generation(replies[i][0].is_nil() ? 0 : static_cast<Generation::rep>(replies[i][0].number()));
+    one.stands_still = Import::parse(text(1)).generation;
+    one.going = !text(4).empty()      ? Headway::Going::paused
+                : text(3) == "halted" ? Headway::Going::halted
+                : text(2).empty()     ? Headway::Going::without_worker
+                                      : Headway::Going::on;
+  }
+  co_return all;
+}
+
+void BarrierWatch::passed(Partition partition) {
+  waiting_.erase(partition);
+}
+
+void BarrierWatch::left(Partition partition) {
+  if (const auto waiting = waiting_.find(partition); waiting != waiting_.end()) {
+    waiting->second.since.reset();
+  }
+}
+
+asio::awaitable<void> BarrierWatch::waits(Partition partition, Generation barrier, const Awaited& awaited) {
+  const auto now = Clock::now();
+  Waiting& mine = waiting_[partition];
+  if (mine.barrier != barrier) {
+    mine = Waiting();
+    mine.barrier = barrier;
+  }
+  mine.since = mine.since.value_or(now);
+  mine.awaited = awaited;
+  // A little later: others came here at nearly the same time, and are told of together.
+  const Milliseconds after = shift_.place.options.waiting_told_after;
+  if (!mine.told && !telling_ && now >= tell_at_ && now - *mine.since >= after + after / 10) {
+    co_await tell_who_waits(barrier);
+  }
+}
+
+// One line for all, however many wait for however many: who is named is one that somebody has to deal with,
+// if there is one.
+asio::awaitable<void> BarrierWatch::tell_who_waits(Generation barrier) {
+  const Under way(telling_);
+  const Milliseconds after = shift_.place.options.waiting_told_after;
+  const auto now = Clock::now();
+  tell_at_ = now + after;
+  const auto concerned = [&](const Waiting& waiting) {
+    return waiting.barrier == barrier && waiting.since && !waiting.told && now - *waiting.since >= after;
+  };
+  std::vector<bool> wanted(partitions_max);
+  for (const auto& [partition, waiting] : waiting_) {
+    if (concerned(waiting)) {
+      for (const Partition other : waiting.awaited.of(*shift_.rings, partition)) {
+        wanted[other.value] = true;
+      }
+    }
+  }
+  const std::vector<Partition> asked = partitions_in(wanted);
+  const std::vector<Headway> seen = co_await look_at(asked);
+  std::vector<const Headway*> headway(partitions_max);
+  for (std::size_t i = 0; i < asked.size(); ++i) {
+    headway[asked[i].value] = &seen[i];
+  }
+
+  std::vector<Partition> who;
+  std::vector<bool> behind(partitions_max);
+  for (auto& [partition, waiting] : waiting_) {
+    if (!concerned(waiting)) {
+      continue;
+    }
+    std::vector<Partition> others;
+    bool in_vain = false;
+    for (const Partition other : waiting.awaited.of(*shift_.rings, partition)) {
+      if (headway[other.value] != nullptr && !waiting.awaited.came(*headway[other.value])) {
+        others.push_back(other);
+        in_vain = in_vain || headway[other.value]->going != Headway::Going::on;
+      }
+    }
+    // A drained run says that otherwise, when it ends for it.
+    if (others.empty() || (in_vain && shift_.ending == Ending::drained)) {
+      continue;
+    }
+    waiting.told = true;
+    who.push_back(partition);
+    for (const Partition other : others) {
+      behind[other.value] = true;
+    }
+  }
+  if (who.empty()) {
+    co_return;
+  }
+  const std::vector<Partition> all = partitions_in(behind);
+  const auto idle = std::find_if(all.begin(), all.end(), [&](Partition partition) {
+    return headway[partition.value]->going != Headway::Going::on;
+  });
+  const Partition named = idle == all.end() ? all.front() : *idle;
+  const std::string text = fmt::format(
+      "waits at generation {} of the ring for partition {}, which {}{}. `continuum inspect why -t {} -g {}` "
+      "says more",
+      barrier, named, text_of(headway[named.value]->going),
+      all.size() > 1 ? fmt::format(" (and {} more)", all.size() - 1) : "", shift_.place.topic.name,
+      shift_.place.options.group);
+  for (const Partition partition : who) {
+    shift_.tell(text, partition);
   }
 }
 

@@ -13,7 +13,38 @@
 
 namespace continuum {
 
+class Rings;
 struct Shift;
+
+// How far another partition of the group is.
+struct Headway {
+  Generation passed;
+  Generation stands_still;  // what it gives away in this generation, or an earlier one, waits to be copied
+  enum class Going : std::uint8_t {
+    on,  // as far as can be seen at once: its worker may be dead and not silent for long enough
+    paused,
+    halted,
+    without_worker,
+  } going = Going::on;
+};
+
+// Who has to come how far before a barrier can be passed.
+struct Awaited {
+  enum class What : std::uint8_t {
+    nothing,
+    stands_still,  // those that give keys: their letters can be copied then
+    passed,        // those that got keys earlier: they have the letters then, and ours can be dropped
+  };
+  What what = What::nothing;
+  Generation generation;
+  std::vector<Partition> owners;  // passed: of those keys, ascending
+
+  // Some of these; ascending. Valid as long as both.
+  [[nodiscard]] const std::vector<Partition>& of(Rings& rings, Partition who) const;
+  [[nodiscard]] bool came(const Headway& headway) const {
+    return headway.passed >= generation || (what == What::stands_still && headway.stands_still >= generation);
+  }
+};
 
 class BarrierWatch {
  public:
@@ -33,6 +64,13 @@ class BarrierWatch {
                                                                              Partition to,
                                                                              std::uint64_t since);
 
+  [[nodiscard]] asio::awaitable<std::vector<Headway>> look_at(const std::vector<Partition>& partitions);
+  // It stands at this barrier, and others have to come somewhere first. After WorkOptions::waiting_told_after
+  // that is said, once for each barrier, and for all that wait as long together.
+  asio::awaitable<void> waits(Partition partition, Generation barrier, const Awaited& awaited);
+  void passed(Partition partition);  // its barrier
+  void left(Partition partition);    // it is not ours any more
+
  private:
   // A donor that stands still has the letters that it gives away until they are taken over.
   struct Donor {
@@ -48,6 +86,14 @@ class BarrierWatch {
     Clock::time_point look_at{};  // not before
     Milliseconds pause{0};
   };
+  // At a barrier.
+  struct Waiting {
+    Generation barrier;
+    std::optional<Clock::time_point> since;  // nothing: it is not ours
+    bool told = false;
+    Awaited awaited;
+  };
+  asio::awaitable<void> tell_who_waits(Generation barrier);
   asio::awaitable<void> look_at_donors(Generation generation, Crossing& crossing);
   asio::awaitable<void> look_at_letters(Generation generation, Crossing& crossing,
                                         const std::vector<Partition>& donors, std::uint64_t look);
@@ -59,6 +105,9 @@ class BarrierWatch {
   bool told_full_ = false;
   std::uint64_t looks_ = 0;
   std::map<Generation, Crossing> crossings_;
+  std::map<Partition, Waiting> waiting_;
+  bool telling_ = false;
+  Clock::time_point tell_at_{};  // not before
 };
 
 }  // namespace continuum

@@ -158,6 +158,7 @@ asio::awaitable<void> PartitionWorker::hold(const Acquired& acquired) {
   } catch (...) {
     error = std::current_exception();
   }
+  shift_.watch->left(tenure_.partition);
   reader_.unsubscribe(tenure_.partition);
   queue_.reset();
   // Handlers first, whatever happened: after this nothing of ours runs.

@@ -2,6 +2,7 @@
 // commit, give the lease back. Private to the library: includes Asio.
 #pragma once
 
+#include "continuum/barrier_watch.hpp"
 #include "continuum/commit.hpp"
 #include "continuum/lease.hpp"
 #include "continuum/outbox.hpp"
@@ -40,8 +41,6 @@ class Rings {
   std::map<Generation, Ring> rings_;
   std::map<Generation, Donors> donors_;
 };
-
-class BarrierWatch;
 
 // What the stories of one worker have in common.
 struct Shift {
@@ -175,6 +174,7 @@ class PartitionWorker {
 
   // --- barriers: barrier.cpp
   asio::awaitable<void> cross_barrier();
+  asio::awaitable<void> stand_at(Generation generation);
   asio::awaitable<void> look_whether_in_vain(Generation generation);
   asio::awaitable<void> reach(Generation generation);
   asio::awaitable<bool> cross(Generation generation, Cursor behind);
@@ -232,6 +232,7 @@ class PartitionWorker {
   Generation end_generation_;  // and what it has to pass before
 
   Import import_;
+  Awaited awaited_;                // by the last attempt to pass a barrier
   std::uint64_t learn_since_ = 0;  // of donors, in this tenure
   Clock::time_point cross_at_{};   // not before
   Milliseconds cross_pause_{0};    // between the last two attempts

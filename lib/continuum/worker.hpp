@@ -57,6 +57,8 @@ struct WorkOptions {
   // be seen to differ before that is said.
   Milliseconds handlers_compared_every{10'000};
   Milliseconds handlers_differ_for{30'000};
+  // At a barrier of a resize: how long one stands there before it is said for whom it waits.
+  Milliseconds waiting_told_after{5'000};
   Dispatch dispatch = Dispatch::sequence;
   std::uint64_t held_events_max = 100'000;  // of each partition: it waits when there is no room for another
   std::vector<std::string> environment;     // NAME=value, for handlers; secrets are taken out of it

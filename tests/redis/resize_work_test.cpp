@@ -99,6 +99,14 @@ std::string refusal(const std::function<void()>& body) {
   return message;
 }
 
+std::size_t count_of(const std::string& text, const std::string& part) {
+  std::size_t count = 0;
+  for (auto at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) {
+    ++count;
+  }
+  return count;
+}
+
 RingDescription ring_of(std::uint32_t partitions) {
   return RingDescription::uniform(partitions);
 }
@@ -254,6 +262,7 @@ TEST_SUITE("resize work") {
       CHECK(w.handled().empty());
       CHECK(w.state(2).passed == Generation(1));
     }
+    CHECK(w.said().find("waits") == std::string::npos);  // it was not for long
     w.options().partitions = {Partition(0), Partition(1)};
     (void)w.run();
     CHECK(w.handled() == "1\n");
@@ -261,6 +270,65 @@ TEST_SUITE("resize work") {
     w.options().partitions = {Partition(2)};
     (void)w.run();
     CHECK(w.handled() == "1\n2\n");
+  }
+
+  TEST_CASE("who waits at a barrier for long says for whom, once") {
+    Changing w(2);
+    w.options().waiting_told_after = Milliseconds(50);
+    w.handle(R"x(until test -e "$DIR/go"; do sleep 0.01; done; )x" + record);
+    const std::string key = w.moving_key(ring_of(3), 1, 2);
+    w.append("1", key);
+    w.resize(ring_of(3));
+    w.append("2", key);
+    const auto says = [&](const std::string& what) {
+      return [&w, text = "topic t, partition " + what] { return count_of(w.said(), text) == 1; };
+    };
+    w.options().coverage = Coverage::named;
+    w.options().partitions = {Partition(2)};
+    {
+      Running running(w);
+      await("2 says that nobody works the others",
+            says("2: waits at generation 2 of the ring for partition 0, which no worker has (and 1 more). "
+                 "`continuum inspect why -t t -g g` says more\n"));
+    }
+    w.options().partitions = {Partition(0)};
+    (void)w.run();
+    w.options().coverage = Coverage::all;
+    w.options().partitions = w.data().topic().partitions();
+    Running running(w);
+    await("2 says that 1 is behind",
+          says("2: waits at generation 2 of the ring for partition 1, which is behind. "));
+    test::write_file(w.file("go"), "");
+    await("all is handled", [&] { return w.handled() == "1\n2\n"; });
+    // The next one, where another partition waits for a paused one.
+    w.pause("Ann");
+    await("the worker knows", [&] { return w.said().find("paused by Ann") != std::string::npos; });
+    w.append("3", w.moving_key(ring_of(4), 0, 3));
+    w.resize(ring_of(4));
+    await("3 says that 0 is paused",
+          says("3: waits at generation 3 of the ring for partition 0, which is paused"));
+    std::this_thread::sleep_for(std::chrono::milliseconds(300));  // for what must not happen
+    w.pause("");
+    await("all have passed", [&] { return w.all_passed(3); });
+    (void)running.stop();
+    CHECK(count_of(w.said(), "waits at") == 3);
+  }
+
+  TEST_CASE("partitions of one worker that wait for the same say so in one line") {
+    Changing w(2);
+    w.options().waiting_told_after = Milliseconds(2'000);
+    w.handle(record);
+    w.resize(ring_of(6));
+    w.options().coverage = Coverage::named;
+    w.options().partitions = {Partition(2), Partition(3), Partition(4), Partition(5)};
+    Running running(w);
+    await("they say so", [&] {
+      return w.said().find(
+                 "topic t, partitions 2,3,4,5: waits at generation 2 of the ring for partition 0, "
+                 "which no worker has (and 1 more). `continuum inspect why") != std::string::npos;
+    });
+    (void)running.stop();
+    CHECK(count_of(w.said(), "waits at") == 1);
   }
 
   TEST_CASE("many partitions ask their many donors together") {
@@ -603,7 +671,12 @@ TEST_SUITE("resize work") {
     w.append("2", key);
     w.options().coverage = Coverage::named;
     w.options().partitions = {Partition(2)};
+    w.options().waiting_told_after = Milliseconds(50);
     CHECK(w.run().waiting == std::vector{Partition(2)});
+    CHECK(count_of(w.said(),
+                   "waits at generation 2 of the ring for partition 0, on which nobody goes on: this "
+                   "run ends") == 1);
+    CHECK(count_of(w.said(), "waits") == 1);
     CHECK(w.handled().empty());
     CHECK(w.state(2).import.generation == Generation(2));
     // One that has nothing behind the barrier has done what it can.
@@ -613,6 +686,26 @@ TEST_SUITE("resize work") {
     CHECK(w.run_all().waiting.empty());
     CHECK(w.handled() == "1\n2\n");
     CHECK(w.all_passed(3));
+  }
+
+  TEST_CASE("a drained run does not wait for one that is to take letters over and on which nobody goes on") {
+    Changing w(2);
+    w.handle("exit 65");
+    w.handler().on_failure = OnFailure::hold_key;
+    const std::string key = w.moving_key(ring_of(3), 1, 2);
+    w.append("1", key);
+    w.resize(ring_of(3));
+    w.resize(RingDescription::parse("xxh3:256:0-1,2*4"));
+    w.options().coverage = Coverage::named;
+    w.options().partitions = {Partition(1)};
+    (void)w.run();
+    CHECK(
+        w.said().find("partition 1: waits at generation 3 of the ring for partition 2, on which nobody goes "
+                      "on: this run ends") != std::string::npos);
+    CHECK(w.state(1).passed == Generation(2));
+    (void)w.run_all();
+    CHECK(w.all_passed(3));
+    CHECK(w.letters_in(2) == "1\n");
   }
 
   TEST_CASE("a drained run ends when what a partition waits for is halted") {

@@ -39,7 +39,7 @@ struct Awaited {
   Generation generation;
   std::vector<Partition> owners;  // passed: of those keys, ascending
 
-  // Some of these; ascending. Valid as long as both.
+  // At least one of these has not come yet, when this was made. Ascending; valid as long as this and `rings`.
   [[nodiscard]] const std::vector<Partition>& of(Rings& rings, Partition who) const;
   [[nodiscard]] bool came(const Headway& headway) const {
     return headway.passed >= generation || (what == What::stands_still && headway.stands_still >= generation);
@@ -64,6 +64,7 @@ class BarrierWatch {
                                                                              Partition to,
                                                                              std::uint64_t since);
 
+  // As the server has them now, in the same order.
   [[nodiscard]] asio::awaitable<std::vector<Headway>> look_at(const std::vector<Partition>& partitions);
   // It stands at this barrier, and others have to come somewhere first. After WorkOptions::waiting_told_after
   // that is said, once for each barrier, and for all that wait as long together.

@@ -49,7 +49,8 @@ class SharedPartitions {
     EntryId cursor_entry = {};
     EntryId end_entry = {};
     bool letters = false;  // there are some that are nobody's yet, or were not dropped; of those that left
-    // Something is to be done about letters, of what is to be drained: asked for before this run began.
+    // If it is to be drained: an operator had asked for something about its letters before this run began,
+    // and that may not be done yet.
     bool asked = false;
   };
 

@@ -66,7 +66,12 @@ asio::awaitable<void> Appender::take_over() {
   }
   epoch_ = answer[0][1].number();
   // Not before: an earlier process may have followed the ring further than we knew.
-  topic_ = co_await reload_topic(client_, topic_.name, topic_.log_id);
+  adopt(co_await reload_topic(client_, topic_.name, topic_.log_id));
+}
+
+void Appender::adopt(Topic now) {
+  now.settings = topic_.settings;
+  topic_ = std::move(now);
 }
 
 // What is stored, over all generations up to the active one.
@@ -215,7 +220,7 @@ asio::awaitable<Appender::Followed> Appender::follow(std::function<bool()> goes_
   }
   const Stored stored = co_await open(*next);
   require_kept(stored);
-  topic_ = *std::move(next);
+  adopt(*std::move(next));
 
   std::map<Generation, Ring> rings;
   for (const auto& [generation, ring] : topic_.rings) {

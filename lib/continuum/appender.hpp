@@ -28,7 +28,8 @@ class Appender {
  public:
   // The end of a batch: stored, or (not) confirmed; with its first offset where that is known.
   using Done = std::function<void(const Batch&, std::optional<Offset>, StoredBatch::Status)>;
-  // `options` and `client` must outlive it.
+  // `options` and `client` must outlive it. The settings of `topic` hold for all that is sent: whoever
+  // gathers and encodes for it knows no others that may be set meanwhile.
   Appender(redis::Client& client, const Topic& topic, const PublishOptions& options, Done done);
 
   [[nodiscard]] const Topic& topic() const { return topic_; }
@@ -79,6 +80,7 @@ class Appender {
   };
 
   asio::awaitable<void> take_over();
+  void adopt(Topic now);
   asio::awaitable<Stored> open(const Topic& topic);
   void begin_lanes(const Stored& stored);
   void require_kept(const Stored& stored);

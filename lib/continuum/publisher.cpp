@@ -103,12 +103,14 @@ class Publisher {
       finish_producer();
     } catch (const Error& e) {
       summary_.error = e;
-      count_unconfirmed();
     }
     input.stop();
     wake();
     budget_.close();
     to_encode_.close();
+    if (summary_.error) {
+      count_unconfirmed();
+    }
     if (reading.joinable()) {
       reading.join();
       encoding.join();

@@ -219,6 +219,33 @@ TEST_SUITE("resize publish") {
     }
   }
 
+  TEST_CASE("a publisher keeps to the settings that it began with when it follows a ring") {
+    for (const char* producer : {"P", ""}) {
+      Publishing p;
+      p.options.producer = producer;
+      Topic before = load_topic(*p.session, "t");
+      auto settings = before.settings;
+      settings.frames = Frames::single;
+      set_topic(*p.session, before, settings);
+      before = load_topic(*p.session, "t");
+      settings.frames = Frames::automatic;
+      set_topic(*p.session, before, settings);
+      p.resize(RingDescription::uniform(5));
+      const auto summary = p.publish_text(text_of(20), before);
+      CHECK_FALSE(summary.error);
+      CHECK(summary.stored == 20);
+      p.require_exactly(20);
+      std::uint64_t entries = 0;
+      for (const std::uint32_t partition : {0U, 1U, 2U, 3U, 4U}) {
+        const auto replies = p.data.command("XRANGE", p.data.log(partition), "-", "+");
+        for (std::size_t i = 0; i < replies[0].size(); ++i) {
+          entries += parse_entry(replies[0][i], "t", Partition(partition)).barrier ? 0U : 1U;
+        }
+      }
+      CHECK(entries == 20);
+    }
+  }
+
   TEST_CASE("positions out of the events follow the ring, too") {
     Publishing p;
     p.options.producer = "P";

@@ -1,5 +1,7 @@
 // continuum dead: dead letters of a group: look at them, export them, have them handled again, discard them.
-#include "continuum/dead_letter_control.hpp"
+#include "continuum/dead_letter_discards.hpp"
+#include "continuum/dead_letter_listing.hpp"
+#include "continuum/dead_letter_requests.hpp"
 
 #include "commands.hpp"
 #include "dead_view.hpp"

@@ -4,7 +4,7 @@
 #include "output.hpp"
 #include "server.hpp"
 
-#include "continuum/dead_letter_control.hpp"
+#include "continuum/dead_letter_listing.hpp"
 #include "continuum/topic.hpp"
 
 #include <cstdint>

@@ -7,7 +7,7 @@
 #include "options.hpp"
 #include "output.hpp"
 
-#include "continuum/dead_letter_control.hpp"
+#include "continuum/dead_letter_listing.hpp"
 #include "continuum/error.hpp"
 #include "continuum/event.hpp"
 #include "continuum/inspect.hpp"

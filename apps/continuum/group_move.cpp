@@ -186,7 +186,8 @@ int export_cursors(const Context& context, const SeekArguments& args) {
                                       : read_target(*args.from_file, place.topic);
     take_partitions(place, target, args.group);
     missing = unregistered(*session, place.topic, args.group.group, place.partitions);
-    for (const Move& move : plan_seek(*session, place.topic, args.group.group, place.partitions, target)) {
+    const SeekPlan plan = plan_seek(*session, place.topic, args.group.group, place.partitions, target);
+    for (const Move& move : plan.moves) {
       offsets[move.partition] = move.to.offset;
     }
   } else {
@@ -203,10 +204,12 @@ int export_cursors(const Context& context, const SeekArguments& args) {
   return 0;
 }
 
-void show_moves(const Context& context, const GroupArguments& args, const std::vector<Move>& moves,
+void show_moves(const Context& context, const GroupArguments& args, const SeekPlan& plan,
                 std::string_view status) {
   Output out;
   Table table({{"PARTITION", right}, {"FROM", right}, {"TO", right}, {"EVENTS", right}, {"WAY"}});
+  std::vector<Move> moves = plan.moves;
+  moves.insert(moves.end(), plan.staying.begin(), plan.staying.end());
   for (const Move& move : moves) {
     const bool back = move.to.offset < move.from;
     const std::uint64_t events = back ? move.from - move.to.offset : move.to.offset - move.from;
@@ -230,6 +233,23 @@ void show_moves(const Context& context, const GroupArguments& args, const std::v
     table.print(out);
   }
   out.flush();
+}
+
+// Why other partitions than those that were named are concerned.
+void say_staying(const Context& context, const SeekPlan& plan) {
+  if (plan.staying.empty()) {
+    return;
+  }
+  std::vector<Partition> partitions;
+  for (const Move& move : plan.staying) {
+    partitions.push_back(move.partition);
+  }
+  const bool one = partitions.size() == 1;
+  say(context,
+      fmt::format("{} {} where {}, and {} dead letters over once more: the ring moved keys there from "
+                  "a partition that goes back",
+                  partition_text(partitions), one ? "stays" : "stay", one ? "it is" : "they are",
+                  one ? "takes" : "take"));
 }
 
 std::string moves_text(const std::vector<Move>& moves) {
@@ -266,24 +286,25 @@ int run_seek(const Context& context, const SeekArguments& args) {
                                     : read_target(*args.from_file, place.topic);
   take_partitions(place, target, args.group);
   const auto missing = unregistered(*session, place.topic, args.group.group, place.partitions);
-  auto moves = plan_seek(*session, place.topic, args.group.group, place.partitions, target);
+  SeekPlan plan = plan_seek(*session, place.topic, args.group.group, place.partitions, target);
   say_left_out(context, args.group, missing);
+  say_staying(context, plan);
   if (!acts) {
-    show_moves(context, args.group, moves, "planned");
-    require_movable(place.topic, args.group.group, moves);
+    show_moves(context, args.group, plan, "planned");
+    require_movable(place.topic, args.group.group, plan);
     say_dry_run(context, args.group);
     return 0;
   }
-  require_movable(place.topic, args.group.group, moves);
+  require_movable(place.topic, args.group.group, plan);
   Audit audit(*session, args.group,
               fmt::format("group seek -g {}{} {} {}", args.group.group,
                           args.group.partitions == "all" ? "" : " -p " + args.group.partitions,
                           args.to ? "--to" : "--from-file", args.to ? *args.to : *args.from_file));
-  moves = seek(*session, place.topic, args.group.group, place.partitions, target,
-               operator_name() + " (group seek)",
-               [&](const std::vector<Move>& now) { audit.begin(moves_text(now)); });
-  audit.done(moves_text(moves));
-  show_moves(context, args.group, moves, "moved");
+  plan = seek(*session, place.topic, args.group.group, place.partitions, target,
+              operator_name() + " (group seek)",
+              [&](const SeekPlan& now) { audit.begin(moves_text(now.moves)); });
+  audit.done(moves_text(plan.moves));
+  show_moves(context, args.group, plan, "moved");
   return 0;
 }
 

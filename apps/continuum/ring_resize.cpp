@@ -139,7 +139,7 @@ int resize(const Context& context, const Options& options) {
 
 void add_ring_resize(CLI::App& command, Context& context) {
   auto& resize_command =
-      add_subcommand(command, "resize", "change the number or the weights of partitions, while in use");
+      add_subcommand(command, "resize", "change the partitions' number, weights or names, while in use");
   const auto options = std::make_shared<Options>();
   add_topic_option(resize_command, options->common.topic);
   add_ring_change_options(resize_command, options->change);

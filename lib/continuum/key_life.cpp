@@ -1,6 +1,6 @@
 #include "continuum/key_life.hpp"
 
-#include "continuum/dead_letter_control.hpp"
+#include "continuum/dead_letter_listing.hpp"
 #include "continuum/group_control.hpp"
 #include "continuum/ring.hpp"
 

@@ -40,10 +40,7 @@ void LetterPlaces::look() {
     // The topic was resized since it was read.
     Topic now = load_topic(session_, topic_.name);
     if (now.log_id != topic_.log_id || now.active <= topic_.active) {
-      fail(ErrorKind::loss,
-           "topic {} is at generation {} of its ring, and group {} has passed generation {}: was the topic "
-           "dropped, or has the server lost a resize?",
-           topic_.name, now.active, group_, highest);
+      return;  // it was dropped, or the server lost a resize, of which its workers speak
     }
     topic_ = std::move(now);
   }
@@ -62,8 +59,12 @@ Partition LetterPlaces::owner(Generation generation, std::string_view key) {
   return known->second.owner(key);
 }
 
+bool LetterPlaces::is_known(Generation x) const {
+  return x > Generation(1) && topic_.rings.contains(x) && topic_.rings.contains(Generation(x.value - 1));
+}
+
 bool LetterPlaces::takes_away(Generation x, Partition partition, std::string_view key) {
-  return x > Generation(1) && owner(Generation(x.value - 1), key) == partition && owner(x, key) != partition;
+  return is_known(x) && owner(Generation(x.value - 1), key) == partition && owner(x, key) != partition;
 }
 
 LetterPlaces::Place LetterPlaces::of(Partition partition, std::string_view key) {
@@ -74,7 +75,7 @@ LetterPlaces::Place LetterPlaces::of(Partition partition, std::string_view key) 
       return {at(to).passed >= x ? Counts::left : Counts::leaving, to};
     }
   }
-  if (state.import > state.passed && state.import > Generation(1)) {
+  if (state.import > state.passed && is_known(state.import)) {
     const Partition from = owner(Generation(state.import.value - 1), key);
     if (from != partition && owner(state.import, key) == partition) {
       return {Counts::arriving, from};
@@ -87,6 +88,9 @@ std::vector<Partition> LetterPlaces::others_since(Generation since, Partition pa
                                                   std::string_view key) {
   std::vector<Partition> others;
   for (Generation x = topic_.active; x >= since && x > Generation(0); x = Generation(x.value - 1)) {
+    if (!topic_.rings.contains(x)) {
+      continue;
+    }
     const Partition other = owner(x, key);
     if (other != partition && std::find(others.begin(), others.end(), other) == others.end()) {
       others.push_back(other);

@@ -22,7 +22,8 @@ class LetterPlaces {
   // Nothing is looked at yet. `session` must outlive it.
   LetterPlaces(redis::Session& session, const Topic& topic, std::string group);
 
-  // How far the group has come on each partition, and the rings up to there.
+  // How far the group has come on each partition, and the rings up to there. Of a generation that the topic
+  // does not describe, because the server lost a resize, no letter moves.
   void look();
 
   enum class Counts : std::uint8_t {
@@ -52,6 +53,8 @@ class LetterPlaces {
   };
   [[nodiscard]] State at(Partition partition) const;
   [[nodiscard]] Partition owner(Generation generation, std::string_view key);
+  // It and the one before it.
+  [[nodiscard]] bool is_known(Generation x) const;
   // Whether generation x took the key away from `partition`.
   [[nodiscard]] bool takes_away(Generation x, Partition partition, std::string_view key);
 

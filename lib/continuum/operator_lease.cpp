@@ -74,7 +74,9 @@ void OperatorLeases::remember_halts(std::span<const Partition> partitions) {
 OperatorLeases::Taken OperatorLeases::take(std::span<const Partition> partitions) {
   Taken taken;
   remember_halts(partitions);
-  auto renew_at = Clock::now() + me_.ttl / 3;
+  if (acquired_.empty()) {
+    renew_at_ = Clock::now() + me_.ttl / 3;
+  }
   std::vector<Watched> wanted;
   for (const Partition partition : partitions) {
     wanted.push_back({partition, std::nullopt, {}});
@@ -113,10 +115,7 @@ OperatorLeases::Taken OperatorLeases::take(std::span<const Partition> partitions
     if (!wanted.empty()) {
       std::this_thread::sleep_for(poll_every);
     }
-    if (Clock::now() >= renew_at) {
-      renew();
-      renew_at = Clock::now() + me_.ttl / 3;
-    }
+    keep();
   }
   return taken;
 }
@@ -139,7 +138,14 @@ std::vector<Partition> OperatorLeases::take_all(std::span<const Partition> parti
        topic_, group_, taken.refused.size() == 1 ? "a partition is" : "partitions are", who);
 }
 
+void OperatorLeases::keep() {
+  if (Clock::now() >= renew_at_) {
+    renew();
+  }
+}
+
 void OperatorLeases::renew() {
+  renew_at_ = Clock::now() + me_.ttl / 3;
   redis::Request request;
   for (const auto& [partition, acquired] : acquired_) {
     Doing doing;

@@ -7,6 +7,7 @@
 #include "continuum/topic.hpp"
 #include "continuum/types.hpp"
 
+#include <chrono>
 #include <map>
 #include <span>
 #include <string>
@@ -42,6 +43,8 @@ class OperatorLeases {
 
   // Commits do that, too. Throws Error{fenced} when one is lost.
   void renew();
+  // Likewise, when it is time: to be called often.
+  void keep();
   // The partition is not where it was: a state in which a worker left it (halted) holds no more. Without this
   // it is said again when the lease is given back.
   void moved(Partition partition) { left_.erase(partition); }
@@ -57,6 +60,7 @@ class OperatorLeases {
   LeaseHolder me_;
   std::map<Partition, Acquired> acquired_;
   std::map<Partition, Doing> left_;  // where a worker left it halted
+  std::chrono::steady_clock::time_point renew_at_{};
 };
 
 }  // namespace continuum

@@ -1,6 +1,6 @@
 #include "continuum/why.hpp"
 
-#include "continuum/dead_letter_control.hpp"
+#include "continuum/dead_letter_listing.hpp"
 #include "continuum/error.hpp"
 #include "continuum/event.hpp"
 #include "continuum/handler_spec.hpp"

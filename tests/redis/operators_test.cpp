@@ -4,7 +4,9 @@
 
 #include "continuum/audit.hpp"
 #include "continuum/commit.hpp"
-#include "continuum/dead_letter_control.hpp"
+#include "continuum/dead_letter_discards.hpp"
+#include "continuum/dead_letter_listing.hpp"
+#include "continuum/dead_letter_requests.hpp"
 #include "continuum/group_control.hpp"
 #include "continuum/group_seek.hpp"
 #include "continuum/group_skip.hpp"
@@ -137,7 +139,7 @@ SeekTarget to_offset(std::uint64_t offset) {
 }
 
 std::vector<Move> seek_to(Operated& operated, SeekTarget target) {
-  return seek(*operated.session, operated.data.topic(), group, operated.partitions(), target, me);
+  return seek(*operated.session, operated.data.topic(), group, operated.partitions(), target, me).moves;
 }
 
 }  // namespace

@@ -584,7 +584,7 @@ TEST_SUITE("trim") {
          {std::pair(SeekTarget::To::end, Offset(3)), std::pair(SeekTarget::To::start, Offset(0))}) {
       SeekTarget target;
       target.to = to;
-      CHECK(plan_seek(*session, topic, "a", all, target).front().to.offset == offset);
+      CHECK(plan_seek(*session, topic, "a", all, target).moves.front().to.offset == offset);
       (void)seek(*session, topic, "a", all, target, "test");
       CHECK(group_states(*session, topic, "a", all).front()->cursor.offset == offset);
     }

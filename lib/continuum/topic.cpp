@@ -6,7 +6,6 @@
 #include "continuum/units.hpp"
 
 #include <algorithm>
-#include <array>
 #include <charconv>
 #include <set>
 
@@ -15,27 +14,13 @@ namespace {
 
 constexpr std::uint64_t format_version = 1;
 constexpr std::string_view scan_count = "1000";
-constexpr std::size_t event_bytes_least = 1 << 10;
-constexpr std::size_t event_bytes_most = frame_bytes_max / 2;
 constexpr int update_attempts_max = 100;
 // Logs whose first entries are asked for at once: each may bring a whole frame.
 constexpr std::size_t logs_asked_at_once = 64;
 
-constexpr Milliseconds stall_limit_most{std::chrono::days(7)};
-
-constexpr std::array frames_names{"auto", "plain", "single"};
-
 std::string now_text() {
   const auto now = std::chrono::time_point_cast<Milliseconds>(std::chrono::system_clock::now());
   return std::to_string(now.time_since_epoch().count());
-}
-
-Frames parse_frames(std::string_view text) {
-  const auto found = std::ranges::find(frames_names, text);
-  if (found == frames_names.end()) {
-    fail(ErrorKind::usage, "frames is auto, plain or single, not {}", printable(text));
-  }
-  return static_cast<Frames>(found - frames_names.begin());
 }
 
 // A field of the topic hash that must be there and be a number.
@@ -87,28 +72,6 @@ std::optional<Milliseconds> duration_field(redis::Reply reply, std::string_view 
                                            std::string_view name) {
   const auto ms = limit_field(reply, topic, name);
   return ms ? std::optional(Milliseconds(static_cast<std::int64_t>(*ms))) : std::nullopt;
-}
-
-// Nothing is a limit of its own kind: what is to go at once is not said by a zero.
-std::optional<Milliseconds> parse_limit(std::string_view name, std::string_view value) {
-  if (value == "none") {
-    return std::nullopt;
-  }
-  const Milliseconds duration = parse_duration(value);
-  if (duration == Milliseconds(0)) {
-    fail(ErrorKind::usage, "{} is a duration such as 7d, or none", name);
-  }
-  return duration;
-}
-
-constexpr std::array limit_names{"retention", "retention_bytes", "stall_limit"};
-
-// As the topic's hash has them: milliseconds and bytes.
-std::array<std::optional<std::uint64_t>, limit_names.size()> limits_of(const TopicSettings& settings) {
-  const auto ms = [](std::optional<Milliseconds> time) {
-    return time ? std::optional(static_cast<std::uint64_t>(time->count())) : std::nullopt;
-  };
-  return {ms(settings.retention), settings.retention_bytes, ms(settings.stall_limit)};
 }
 
 // --- scanning
@@ -265,29 +228,6 @@ std::vector<Partition> partitions_without(redis::Session& session, const Topic& 
 
 }  // namespace
 
-std::string_view name_of(Frames frames) {
-  return frames_names.at(static_cast<std::size_t>(frames));
-}
-
-Milliseconds stall_limit_of(const TopicSettings& settings) {
-  return settings.stall_limit.value_or(
-      std::min(settings.retention.value_or(stall_limit_most), stall_limit_most));
-}
-
-std::vector<std::pair<std::string, std::string>> texts_of_limits(const TopicSettings& settings) {
-  std::vector<std::pair<std::string, std::string>> texts;
-  if (settings.retention) {
-    texts.emplace_back("retention", exact_duration(*settings.retention));
-  }
-  if (settings.retention_bytes) {
-    texts.emplace_back("retention_bytes", std::to_string(*settings.retention_bytes));
-  }
-  if (settings.stall_limit) {
-    texts.emplace_back("stall_limit", exact_duration(*settings.stall_limit));
-  }
-  return texts;
-}
-
 std::vector<Partition> Topic::partitions() const {
   std::set<Partition> all;
   for (const auto& [generation, ring] : rings) {
@@ -414,11 +354,10 @@ Created create_topic(redis::Session& session, std::string_view name, const RingD
                                      std::string(name_of(settings.frames)),
                                      "event_bytes_max",
                                      std::to_string(settings.event_bytes_max)};
-  const auto limits = limits_of(settings);
-  for (std::size_t i = 0; i < limits.size(); ++i) {
-    if (limits[i]) {
-      arguments.emplace_back(limit_names[i]);
-      arguments.push_back(std::to_string(*limits[i]));
+  for (const auto& [field, value] : limits_of(settings)) {
+    if (value) {
+      arguments.emplace_back(field);
+      arguments.push_back(std::to_string(*value));
     }
   }
   redis::Request begin;
@@ -440,49 +379,15 @@ Created create_topic(redis::Session& session, std::string_view name, const RingD
   return finish_creation(session, *topic, *topic->pending) ? Created::created : Created::existed;
 }
 
-void apply_setting(TopicSettings& settings, std::string_view assignment) {
-  const auto equals = assignment.find('=');
-  const auto name = assignment.substr(0, equals);
-  if (equals == std::string_view::npos) {
-    fail(ErrorKind::usage, "\"{}\" is not a setting: give name=value", printable(assignment));
-  }
-  const auto value = assignment.substr(equals + 1);
-  if (name == "frames") {
-    settings.frames = parse_frames(value);
-  } else if (name == "event_bytes_max") {
-    const auto bytes = parse_bytes(value);
-    if (bytes < event_bytes_least || bytes > event_bytes_most) {
-      fail(ErrorKind::usage, "event_bytes_max is {} to {}, not {}", format_bytes(event_bytes_least),
-           format_bytes(event_bytes_most), printable(value));
-    }
-    settings.event_bytes_max = bytes;
-  } else if (name == "retention") {
-    settings.retention = parse_limit(name, value);
-  } else if (name == "retention_bytes") {
-    settings.retention_bytes = value == "none" ? std::nullopt : std::optional(parse_bytes(value));
-    if (settings.retention_bytes &&
-        (*settings.retention_bytes == 0 || *settings.retention_bytes > number_max)) {
-      fail(ErrorKind::usage, "retention_bytes is a size such as 2GiB, or none");
-    }
-  } else if (name == "stall_limit") {
-    settings.stall_limit = parse_limit(name, value);
-  } else {
-    const std::vector<std::string> known{"frames", "event_bytes_max", "retention", "retention_bytes",
-                                         "stall_limit"};
-    fail(ErrorKind::usage, "a topic has no setting \"{}\"{}", printable(name), hint_of(name, known));
-  }
-}
-
 void set_topic(redis::Session& session, const Topic& topic, const TopicSettings& settings) {
   (void)update(session, topic, [&](redis::Request& request, const std::string& key) {
     request.command("HSET", key, "frames", name_of(settings.frames), "event_bytes_max",
                     settings.event_bytes_max);
-    const auto limits = limits_of(settings);
-    for (std::size_t i = 0; i < limits.size(); ++i) {
-      if (limits[i]) {
-        request.command("HSET", key, limit_names[i], *limits[i]);
+    for (const auto& [field, value] : limits_of(settings)) {
+      if (value) {
+        request.command("HSET", key, field, *value);
       } else {
-        request.command("HDEL", key, limit_names[i]);
+        request.command("HDEL", key, field);
       }
     }
   });

@@ -1,36 +1,18 @@
 // A topic: its settings, and every generation of its ring.
 #pragma once
 
-#include "continuum/frame.hpp"
 #include "continuum/redis.hpp"
 #include "continuum/ring.hpp"
+#include "continuum/topic_settings.hpp"
 #include "continuum/types.hpp"
 
 #include <map>
 #include <optional>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 namespace continuum {
-
-struct TopicSettings {
-  Frames frames = Frames::automatic;
-  std::size_t event_bytes_max = 1 << 20;
-  // What a log keeps at least of what every group has passed (trim.hpp). Neither: all of it.
-  std::optional<Milliseconds> retention;
-  std::optional<std::uint64_t> retention_bytes;  // of each partition's log, in the server's memory
-  // How long a group may stand still and hold a trim back before that is reported. Nothing: stall_limit_of().
-  std::optional<Milliseconds> stall_limit;
-
-  [[nodiscard]] bool trims() const { return retention || retention_bytes; }
-};
-// What holds: as it is set; else as long as the retention, at most seven days.
-[[nodiscard]] Milliseconds stall_limit_of(const TopicSettings& settings);
-// The settings that are only there when they were set, as name and value.
-[[nodiscard]] std::vector<std::pair<std::string, std::string>> texts_of_limits(const TopicSettings& settings);
-[[nodiscard]] std::string_view name_of(Frames frames);  // auto, plain, single
 
 struct Topic {
   std::string name;
@@ -72,9 +54,6 @@ enum class Created : std::uint8_t { created, existed };
 // Creates the topic, or finishes a creation that died half way. A topic that exists is left as it is.
 Created create_topic(redis::Session& session, std::string_view name, const RingDescription& ring,
                      const TopicSettings& settings);
-// `name=value`: frames=auto|plain|single, event_bytes_max=SIZE, retention=D, retention_bytes=SIZE,
-// stall_limit=D; the last three may be none. Throws Error{usage} for others.
-void apply_setting(TopicSettings& settings, std::string_view assignment);
 void set_topic(redis::Session& session, const Topic& topic, const TopicSettings& settings);
 // Deletes every key of the topic. Publishers and workers are refused from the first step on; killed half way
 // it can be run again. Returns the number of keys deleted.

@@ -266,9 +266,9 @@ class Reporter {
     if (summary.error) {
       throw Error(*summary.error);
     }
-    return static_cast<int>(summary.unconfirmed > 0 ? ErrorKind::server
-                            : summary.rejected > 0  ? ErrorKind::partial
-                                                    : ErrorKind{0});
+    return summary.unconfirmed > 0 ? static_cast<int>(ErrorKind::server)
+           : summary.rejected > 0  ? static_cast<int>(ErrorKind::partial)
+                                   : 0;
   }
 
  private:

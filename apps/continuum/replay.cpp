@@ -334,8 +334,9 @@ std::unique_ptr<Target> handlers_of(const Context& context, const Options& optio
 // What a target is told is about a run, which it may outlive by what its handlers still say.
 class Told {
  public:
-  Told(Target& target, std::function<void()> look, std::function<void()> clear) : target_(target) {
-    target_.tell(std::move(look), std::move(clear));
+  Told(Target& target, const std::function<void()>& look, const std::function<void()>& clear)
+      : target_(target) {
+    target_.tell(look, clear);
   }
   ~Told() { target_.tell({}, {}); }
   Told(const Told&) = delete;
@@ -495,7 +496,7 @@ void add_replay(CLI::App& command, Context& context) {
   add_text(command, "--to-password-file", "FILE", options->target.to_password_file,
            "holds that server's password");
   add_flag(command, "--create", options->create, "create the topic of --to if it does not exist");
-  add_flag(command, "--meta", options->meta, "add \"partition\" and \"offset\" to each event");
+  add_flag(command, "--meta", options->meta, R"(add "partition" and "offset" to each event)");
   add_parsed(command, "--cursor", "NAME", "the next run with this name goes on where this one ends",
              [options](const std::string& text) {
                require_name("cursor", text);

@@ -47,9 +47,9 @@ class HandlersTarget final : public Target {
   void give(const EventRun& run) override { replay_.give(run); }
   void flush() override { replay_.finish(); }
   void stop_by(int descriptor) override { replay_.stop_by(descriptor); }
-  void tell(std::function<void()> look, std::function<void()> clear) override {
-    replay_.look_by(std::move(look));
-    clear_ = std::move(clear);
+  void tell(const std::function<void()>& look, const std::function<void()>& clear) override {
+    replay_.look_by(look);
+    clear_ = clear;
   }
   [[nodiscard]] std::uint64_t settled(std::uint64_t given) const override {
     return given - replay_.unsettled();

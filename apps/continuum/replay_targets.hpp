@@ -48,7 +48,9 @@ class Target {
     return {[this](const EventRun& run) { give(run); }, [this] { flush(); }};
   }
   // Of a target that works by itself: what it calls a few times a second, and before it says something.
-  virtual void tell(std::function<void()> look, std::function<void()> clear) { (void)look, (void)clear; }
+  virtual void tell(const std::function<void()>& look, const std::function<void()>& clear) {
+    (void)look, (void)clear;
+  }
   // How many of the events that it was given are behind it, accepted or not.
   [[nodiscard]] virtual std::uint64_t settled(std::uint64_t given) const { return given; }
   // What it has not accepted of what it was given is taken out of `at`.

@@ -205,6 +205,21 @@ void warn_of_cut(const Context& context, redis::Session& session, const Topic& t
   }
 }
 
+// Somebody lost what the group had handled: that is told where there is somebody to read it.
+void say_begun_anew(const Context& context, const Topic& topic, std::string_view group,
+                    const std::map<Partition, Offset>& begun) {
+  if (begun.empty()) {
+    return;
+  }
+  const auto& [partition, offset] = *begun.begin();
+  say(context,
+      fmt::format("{}, group {}: its state was gone: was {} deleted or evicted? It begins anew there, as "
+                  "it was registered: at offset {}{}",
+                  place(topic.name, partition), group, group_key(topic.name, partition, group), offset,
+                  begun.size() == 1 ? std::string()
+                                    : fmt::format(". Likewise on {} more partitions", begun.size() - 1)));
+}
+
 int run_work(const Context& context, Arguments args) {
   complete_archive(args);
   if (!args.group) {
@@ -233,7 +248,8 @@ int run_work(const Context& context, Arguments args) {
   if (args.from && args.from->moment) {
     since = resolve(*args.from->moment, *session);
   }
-  register_group(*session, topic, args.work.group, policy_of(args.from, since));
+  say_begun_anew(context, topic, args.work.group,
+                 register_group(*session, topic, args.work.group, policy_of(args.from, since)));
   if (is_new && since) {
     warn_of_cut(context, *session, topic, *since);
   }

@@ -450,8 +450,8 @@ std::vector<StoredEvents> stored_events(redis::Session& session, const Topic& to
   return stored;
 }
 
-void register_group(redis::Session& session, Topic& topic, std::string_view group,
-                    const std::optional<std::string>& policy) {
+std::map<Partition, Offset> register_group(redis::Session& session, Topic& topic, std::string_view group,
+                                           const std::optional<std::string>& policy) {
   require_name("group", group);
   const std::string name(group);
   if (!topic.groups.contains(name)) {
@@ -468,8 +468,9 @@ void register_group(redis::Session& session, Topic& topic, std::string_view grou
   // Asked first: a server that is full refuses the script, and a worker of a group that is registered
   // everywhere is what empties it.
   const auto missing = partitions_without(session, topic, group);
+  std::map<Partition, Offset> again;
   if (missing.empty()) {
-    return;
+    return again;
   }
   redis::Request request;
   for (const auto partition : missing) {
@@ -480,7 +481,11 @@ void register_group(redis::Session& session, Topic& topic, std::string_view grou
     if (replies[i][0].text() == "NOLOG") {
       fail_no_log(topic, missing[i]);
     }
+    if (replies[i][0].text() == "OK" && replies[i][3].number() == 1) {
+      again.emplace(missing[i], Offset(replies[i][1].number()));
+    }
   }
+  return again;
 }
 
 void unregister_group(redis::Session& session, const Topic& topic, std::string_view group) {

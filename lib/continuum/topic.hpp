@@ -68,9 +68,11 @@ struct StoredEvents {
 [[nodiscard]] std::vector<StoredEvents> stored_events(redis::Session& session, const Topic& topic);
 
 // Registers the group in the topic and gives it a cursor on every partition. policy: start, end, "since MS".
-// Without a policy the group must exist: throws Error{usage} with the nearest name.
-void register_group(redis::Session& session, Topic& topic, std::string_view group,
-                    const std::optional<std::string>& policy);
+// Without a policy the group must exist: throws Error{usage} with the nearest name. Returns where it begins
+// on partitions on which it had a cursor that is gone: what it had handled there is handled again, or, where
+// the policy is end, what it had not may never be.
+std::map<Partition, Offset> register_group(redis::Session& session, Topic& topic, std::string_view group,
+                                           const std::optional<std::string>& policy);
 // The same for one partition and a group that the topic has: a script that answers OK, ALREADY or NOLOG.
 void request_registration(redis::Request& request, const Topic& topic, std::string_view group,
                           Partition partition);

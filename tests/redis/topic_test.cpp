@@ -213,10 +213,23 @@ TEST_CASE("a registration that died on its way is finished by the next one") {
   const auto session = server.session();
   create_topic(*session, "posts", ring_of(3), {});
   auto topic = load_topic(*session, "posts");
-  register_group(*session, topic, "g", "start");
+  CHECK(register_group(*session, topic, "g", "start").empty());
   command(*session, "DEL", group_key("posts", Partition(1), "g"));
-  register_group(*session, topic, "g", std::nullopt);
+  command(*session, "HDEL", meta_key("posts", Partition(1)), "group:g");
+  CHECK(register_group(*session, topic, "g", std::nullopt).empty());
   CHECK(command(*session, "HGET", group_key("posts", Partition(1), "g"), "offset")[0].text() == "0");
+}
+
+TEST_CASE("a group whose state is gone begins anew, and that is told") {
+  const test::RedisServer server;
+  const auto session = server.session();
+  create_topic(*session, "posts", ring_of(3), {});
+  auto topic = load_topic(*session, "posts");
+  CHECK(register_group(*session, topic, "g", "start").empty());
+  command(*session, "DEL", group_key("posts", Partition(1), "g"));
+  CHECK(register_group(*session, topic, "g", std::nullopt) ==
+        std::map<Partition, Offset>{{Partition(1), Offset(0)}});
+  CHECK(register_group(*session, topic, "g", std::nullopt).empty());
 }
 
 TEST_CASE("a group that does not exist needs a policy, and is told with the nearest name") {

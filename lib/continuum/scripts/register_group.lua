@@ -1,11 +1,12 @@
 #!lua
 -- Gives a group its cursor on one partition (PROTOCOLS: Groups).
 -- KEYS group meta log   ARGV log id, group, start|end|since, milliseconds (since), generation of the registration
--- -> OK offset entry | ALREADY offset entry | NOLOG
+-- -> OK offset entry 1|0 (it had a cursor here, which is gone) | ALREADY offset entry | NOLOG
 local meta = redis.call('HMGET', KEYS[2], 'id', 'gen', 'next', 'born', 'trimmed')
 if meta[1] ~= ARGV[1] then return {'NOLOG'} end
 local have = redis.call('HMGET', KEYS[1], 'offset', 'entry')
 if have[1] then return {'ALREADY', have[1], have[2]} end
+local known = redis.call('HEXISTS', KEYS[2], 'group:' .. ARGV[2])
 local policy, from = ARGV[3], meta[5] or '0'
 -- A partition born after the group was registered is the group's from its first event on.
 if tonumber(meta[4]) > tonumber(ARGV[5]) then policy = 'start' end
@@ -41,4 +42,4 @@ redis.call('HSET', KEYS[1], 'offset', offset, 'entry', entry, 'number', '0', 'pa
 redis.call('HSET', KEYS[2], 'group:' .. ARGV[2], '1')
 -- A Redis consumer group of the same name shows the group to tools that know only those.
 redis.pcall('XGROUP', 'CREATE', KEYS[3], ARGV[2], entry)
-return {'OK', offset, entry}
+return {'OK', offset, entry, known}

@@ -17,6 +17,7 @@
 #include "continuum/resize_steps.hpp"
 
 #include <algorithm>
+#include <utility>
 
 namespace continuum {
 
@@ -26,8 +27,6 @@ constexpr Milliseconds barrier_poll{50};
 constexpr Milliseconds cross_pause_min{10};
 constexpr Milliseconds cross_pause_max{300};
 constexpr Milliseconds tidy_every{500};
-// Most donors come sooner. Whoever is about to take the lease of one has it from one look to the next.
-constexpr Milliseconds look_at_idle_every{1'000};
 // A coordinator that is alive needs far less: after this the worker does the rest of the resize.
 constexpr Milliseconds help_after{2'000};
 // Copied or dropped by one commit.
@@ -96,47 +95,25 @@ asio::awaitable<void> PartitionWorker::cross_barrier() {
   cross_at_ = Clock::now() + cross_pause_;
 }
 
-// It was tried to go past, and others have to come somewhere first.
+// It was tried to go past, and others have to come somewhere first. A drained run does not wait for what will
+// not come.
 asio::awaitable<void> PartitionWorker::stand_at(Generation generation) {
   if (awaited_.what == Awaited::What::nothing || !ours()) {
     co_return;
   }
-  if (shift_.ending == Ending::drained) {
-    co_await look_whether_in_vain(generation);
-  }
-  if (!in_vain_) {
-    co_await shift_.watch->waits(tenure_.partition, generation, awaited_);
-  }
-}
-
-// A drained run does not wait for a partition on which nobody goes on.
-asio::awaitable<void> PartitionWorker::look_whether_in_vain(Generation generation) {
-  const auto now = Clock::now();
-  const bool first = idle_look_at_ == Clock::time_point();
-  if (first || now < idle_look_at_) {
-    idle_look_at_ = first ? now + look_at_idle_every : idle_look_at_;
+  co_await shift_.watch->waits(tenure_.partition, generation, awaited_);
+  const auto in_vain = shift_.watch->in_vain(tenure_.partition);
+  if (std::exchange(in_vain_, in_vain.has_value()) || !in_vain) {
     co_return;
   }
-  idle_look_at_ = now + look_at_idle_every;
-  const std::vector<Partition>& others = awaited_.of(*shift_.rings, tenure_.partition);
-  const std::vector<Headway> headway = co_await shift_.watch->look_at(others);
-  std::optional<Partition> idle;
-  for (std::size_t i = 0; i < others.size() && !idle; ++i) {
-    if (!awaited_.came(headway[i]) && headway[i].going != Headway::Going::on) {
-      idle = others[i];
-    }
-  }
-  if (!idle) {
-    idle_before_ = false;
-    in_vain_ = false;
-  } else if (std::exchange(idle_before_, true) && !in_vain_) {
-    in_vain_ = true;
-    shift_.tell(fmt::format("waits at generation {} of the ring for partition {}, on which nobody goes on: "
-                            "this run ends. `continuum inspect why -t {} -g {}` says more",
-                            generation, *idle, place_.topic.name, place_.options.group),
-                tenure_.partition);
-    shift_.on_ended();
-  }
+  const bool itself = in_vain->behind == in_vain->idle;
+  shift_.tell(fmt::format("waits at generation {} of the ring for partition {}, {}on which nobody goes on: "
+                          "this run ends. `continuum inspect why -t {} -g {}` says more",
+                          generation, in_vain->behind,
+                          itself ? "" : fmt::format("which waits for partition {}, ", in_vain->idle),
+                          place_.topic.name, place_.options.group),
+              tenure_.partition);
+  shift_.on_ended();
 }
 
 // Commits when nothing runs, and begins anew: handlers are told the generation, and letters may stand still
@@ -222,8 +199,6 @@ asio::awaitable<bool> PartitionWorker::cross(Generation generation, Cursor behin
     shift_.watch->passed(tenure_.partition);
   }
   tidying_ = true;
-  idle_look_at_ = {};
-  idle_before_ = false;
   in_vain_ = false;
   co_return done;
 }

@@ -15,8 +15,6 @@ namespace {
 
 constexpr Milliseconds pause_min{10};
 constexpr Milliseconds pause_max{300};
-// Each may have the keys of thousands of letters.
-constexpr std::size_t donors_read_at_once = 64;
 
 // True while it lives.
 class Under {
@@ -182,29 +180,34 @@ asio::awaitable<void> BarrierWatch::look_at_donors(Generation generation, Crossi
 asio::awaitable<void> BarrierWatch::look_at_letters(Generation generation, Crossing& crossing,
                                                     const std::vector<Partition>& donors,
                                                     std::uint64_t look) {
-  for (std::size_t begin = 0; begin < donors.size(); begin += donors_read_at_once) {
-    const std::size_t end = std::min(begin + donors_read_at_once, donors.size());
+  for (std::size_t begin = 0; begin < donors.size(); begin += held_read_at_once) {
+    const std::size_t end = std::min(begin + held_read_at_once, donors.size());
     redis::Request request;
     for (std::size_t i = begin; i < end; ++i) {
       request.command("HGETALL", held_key(shift_.place.topic.name, donors[i], shift_.place.options.group));
     }
     const redis::Replies replies = co_await shift_.control.call(std::move(request));
-    const Ring* const before = shift_.rings->of(Generation(generation.value - 1));
-    const Ring* const now = shift_.rings->of(generation);
-    check(before != nullptr && now != nullptr, "a generation that is in force is described");
     for (std::size_t i = begin; i < end; ++i) {
-      std::set<Partition> receivers;
-      for (const HeldKey& key : parse_held(replies[i - begin]).keys) {
-        const Partition owner = now->owner(key.whose.key);
-        if (owner != donors[i] && before->owner(key.whose.key) == donors[i]) {
-          receivers.insert(owner);
-        }
-      }
       Donor& donor = crossing.donors[donors[i].value];
-      donor.receivers.assign(receivers.begin(), receivers.end());
+      donor.receivers = receivers_of(generation, donors[i], replies[i - begin]);
       donor.learned = look;
     }
   }
+}
+
+std::vector<Partition> BarrierWatch::receivers_of(Generation generation, Partition donor,
+                                                  redis::Reply held) const {
+  const Ring* const before = shift_.rings->of(Generation(generation.value - 1));
+  const Ring* const now = shift_.rings->of(generation);
+  check(before != nullptr && now != nullptr, "a generation that is in force is described");
+  std::set<Partition> receivers;
+  for (const HeldKey& key : parse_held(held).keys) {
+    const Partition owner = now->owner(key.whose.key);
+    if (owner != donor && before->owner(key.whose.key) == donor) {
+      receivers.insert(owner);
+    }
+  }
+  return {receivers.begin(), receivers.end()};
 }
 
 // --- who waits for whom
@@ -218,7 +221,7 @@ asio::awaitable<std::vector<Headway>> BarrierWatch::look_at(const std::vector<Pa
   redis::Request request;
   for (const Partition partition : partitions) {
     request.command("HMGET", group_key(shift_.place.topic.name, partition, shift_.place.options.group),
-                    "passed", "import", "owner", "state", "paused");
+                    "passed", "import", "owner", "state", "paused", "fence", "beat", "ttl");
   }
   if (request.empty()) {
     co_return all;
@@ -232,12 +235,26 @@ asio::awaitable<std::vector<Headway>> BarrierWatch::look_at(const std::vector<Pa
     one.passed =
         Generation(replies[i][0].is_nil() ? 0 : static_cast<Generation::rep>(replies[i][0].number()));
     one.stands_still = Import::parse(text(1)).generation;
-    one.going = !text(4).empty()      ? Headway::Going::paused
-                : text(3) == "halted" ? Headway::Going::halted
-                : text(2).empty()     ? Headway::Going::without_worker
-                                      : Headway::Going::on;
+    const Milliseconds lease(replies[i][7].is_nil() ? 0
+                                                    : static_cast<Milliseconds::rep>(replies[i][7].number()));
+    const bool silent = is_silent(partitions[i], fmt::format("{} {}", text(5), text(6)), lease);
+    one.going = !text(4).empty()            ? Headway::Going::paused
+                : text(3) == "halted"       ? Headway::Going::halted
+                : text(2).empty() || silent ? Headway::Going::without_worker
+                                            : Headway::Going::on;
   }
   co_return all;
+}
+
+// No beat has come for as long as the lease lasts.
+bool BarrierWatch::is_silent(Partition partition, std::string beat, Milliseconds lease) {
+  const auto now = Clock::now();
+  Sign& sign = signs_[partition];
+  if (sign.beat == beat) {
+    return now - sign.since >= lease;
+  }
+  sign = {std::move(beat), now};
+  return false;
 }
 
 void BarrierWatch::passed(Partition partition) {
@@ -257,11 +274,22 @@ asio::awaitable<void> BarrierWatch::waits(Partition partition, Generation barrie
     mine = Waiting();
     mine.barrier = barrier;
   }
-  mine.since = mine.since.value_or(now);
+  if (!mine.since) {
+    mine.since = now;
+    mine.in_vain.reset();
+    mine.in_vain_before = false;
+  }
   mine.awaited = awaited;
+  if (shift_.ending == Ending::drained && !looking_who_goes_on_ && now >= look_who_goes_on_at_ &&
+      now - *mine.since >= look_who_goes_on_every) {
+    const Under way(looking_who_goes_on_);
+    co_await look_who_goes_on();
+    look_who_goes_on_at_ = after(now, look_who_goes_on_every);
+  }
   // A little later: others came here at nearly the same time, and are told of together.
   const Milliseconds after = shift_.place.options.waiting_told_after;
-  if (!mine.told && !telling_ && now >= tell_at_ && now - *mine.since >= after + after / 10) {
+  if (!in_vain(partition) && !mine.told && !telling_ && now >= tell_at_ &&
+      now - *mine.since >= after + after / 10) {
     co_await tell_who_waits(barrier);
   }
 }

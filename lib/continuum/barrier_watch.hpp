@@ -4,11 +4,13 @@
 #pragma once
 
 #include "continuum/async.hpp"
+#include "continuum/redis.hpp"
 #include "continuum/types.hpp"
 
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <string>
 #include <vector>
 
 namespace continuum {
@@ -21,10 +23,10 @@ struct Headway {
   Generation passed;
   Generation stands_still;  // what it gives away in this generation, or an earlier one, waits to be copied
   enum class Going : std::uint8_t {
-    on,  // as far as can be seen at once: its worker may be dead and not silent for long enough
+    on,  // as far as is seen: its worker may be dead and not silent for long enough
     paused,
     halted,
-    without_worker,
+    without_worker,  // or it was not heard of for as long as it has the lease
   } going = Going::on;
 };
 
@@ -44,6 +46,12 @@ struct Awaited {
   [[nodiscard]] bool came(const Headway& headway) const {
     return headway.passed >= generation || (what == What::stands_still && headway.stands_still >= generation);
   }
+};
+
+// For whom one waits in vain.
+struct InVain {
+  Partition behind;  // has to come somewhere first
+  Partition idle;    // nobody goes on here. It is the same one, or that waits for it, or for one that does
 };
 
 class BarrierWatch {
@@ -67,8 +75,11 @@ class BarrierWatch {
   // As the server has them now, in the same order.
   [[nodiscard]] asio::awaitable<std::vector<Headway>> look_at(const std::vector<Partition>& partitions);
   // It stands at this barrier, and others have to come somewhere first. After WorkOptions::waiting_told_after
-  // that is said, once for each barrier, and for all that wait as long together.
+  // that is said, once for each barrier, and for all that wait as long together. A drained run finds out
+  // whether it is in vain.
   asio::awaitable<void> waits(Partition partition, Generation barrier, const Awaited& awaited);
+  // Of one that waits, by the last two looks.
+  [[nodiscard]] std::optional<InVain> in_vain(Partition partition) const;
   void passed(Partition partition);  // its barrier
   void left(Partition partition);    // it is not ours any more
 
@@ -93,11 +104,37 @@ class BarrierWatch {
     std::optional<Clock::time_point> since;  // nothing: it is not ours
     bool told = false;
     Awaited awaited;
+    std::optional<InVain> in_vain;  // by the last look
+    bool in_vain_before = false;    // by the one before
   };
+  // A sign of life of who has a partition's lease.
+  struct Sign {
+    std::string beat;
+    Clock::time_point since;
+  };
+  struct Scene;
   asio::awaitable<void> tell_who_waits(Generation barrier);
   asio::awaitable<void> look_at_donors(Generation generation, Crossing& crossing);
   asio::awaitable<void> look_at_letters(Generation generation, Crossing& crossing,
                                         const std::vector<Partition>& donors, std::uint64_t look);
+  // Of the letters that `donor` gives away in a generation. `held`: HGETALL of its held keys.
+  [[nodiscard]] std::vector<Partition> receivers_of(Generation generation, Partition donor,
+                                                    redis::Reply held) const;
+  [[nodiscard]] bool is_silent(Partition partition, std::string beat, Milliseconds lease);
+
+  // --- in_vain.cpp
+  asio::awaitable<void> look_who_goes_on();
+  [[nodiscard]] bool is_described(Generation generation) const;
+  [[nodiscard]] std::optional<Partition> waits_in_vain_for(const Scene& scene, Partition who,
+                                                           const Awaited& awaited) const;
+  void spread(Scene& scene) const;
+  [[nodiscard]] std::vector<Partition> may_keep_letters(const Scene& scene) const;
+  asio::awaitable<void> learn_who_takes_over(Scene& scene, std::vector<Partition> donors);
+
+  // Each may have the keys of thousands of letters.
+  static constexpr std::size_t held_read_at_once = 64;
+  // Most that is waited for comes sooner. Whoever is about to take a lease has it from one look to the next.
+  static constexpr Milliseconds look_who_goes_on_every{1'000};
 
   Shift& shift_;
   bool looking_ = false;
@@ -107,6 +144,9 @@ class BarrierWatch {
   std::uint64_t looks_ = 0;
   std::map<Generation, Crossing> crossings_;
   std::map<Partition, Waiting> waiting_;
+  std::map<Partition, Sign> signs_;
+  bool looking_who_goes_on_ = false;
+  Clock::time_point look_who_goes_on_at_{};  // not before
   bool telling_ = false;
   Clock::time_point tell_at_{};  // not before
 };

@@ -118,9 +118,8 @@ asio::awaitable<void> PartitionWorker::hold(const Acquired& acquired) {
   cross_pause_ = Milliseconds(0);
   tidy_at_ = {};
   not_in_force_since_.reset();
-  idle_look_at_ = {};
-  idle_before_ = false;
   in_vain_ = false;
+  left_requests_ = false;
   tidying_ = true;
   retired_ = false;
   learn_since_ = shift_.watch->from_now_on();
@@ -161,6 +160,7 @@ asio::awaitable<void> PartitionWorker::hold(const Acquired& acquired) {
   shift_.watch->left(tenure_.partition);
   reader_.unsubscribe(tenure_.partition);
   queue_.reset();
+  left_requests_ = sink_ && knows_held_ && sink_->releasing();
   // Handlers first, whatever happened: after this nothing of ours runs.
   const bool idle = sink_ && !sink_->running() && ours() && !error;
   if (sink_) {
@@ -329,8 +329,15 @@ void PartitionWorker::renewed(Fence fence, BootClock::time_point sent, const Ren
     wake_.notify();
   }
   if (std::exchange(paused_, renewed.paused) != renewed.paused) {
-    shift_.tell(paused_.empty() ? std::string("resumed") : "paused by " + printable(paused_),
-                tenure_.partition);
+    const std::string_view then =
+        shift_.ending == Ending::drained ? "; this run does not wait until it is resumed" : "";
+    shift_.tell(
+        paused_.empty() ? std::string("resumed") : fmt::format("paused by {}{}", printable(paused_), then),
+        tenure_.partition);
+    wake_.notify();
+    if (shift_.ending == Ending::drained) {
+      shift_.on_ended();
+    }
   }
   pause_sink();
   log_end_ = renewed.next;

@@ -214,10 +214,11 @@ bool PartitionWorker::feed() {
 // True when the story of this tenure is over and all of it is committed.
 bool PartitionWorker::ended() {
   const Cursor finished = sink_->finished();
-  const bool drained = place_.options.ending == Ending::drained && !sink_->releasing() &&
-                       (end_entry_ ? finished.entry >= *end_entry_ : finished.offset >= *end_) &&
+  const bool handled =
+      !sink_->releasing() && (end_entry_ ? finished.entry >= *end_entry_ : finished.offset >= *end_);
+  const bool drained = place_.options.ending == Ending::drained &&
                        // Others may wait for us at the barrier there.
-                       (tenure_.passed >= end_generation_ || sink_->takes_barriers());
+                       (handled ? tenure_.passed >= end_generation_ || sink_->takes_barriers() : paused());
   const bool spent = place_.budget.spent() && sink_->settled();
   const bool left_ring = retired_ && !shared();
   if (!staying() || drained || spent || left_ring || (in_vain_ && !shared())) {

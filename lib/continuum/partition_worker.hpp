@@ -79,8 +79,14 @@ class PartitionWorker {
   [[nodiscard]] bool halted() const { return halted_; }
   // A drained run that ends before a barrier, because it would wait for a partition on which nobody goes on.
   [[nodiscard]] bool in_vain() const { return in_vain_; }
-  // Likewise, and events are left behind the barrier.
-  [[nodiscard]] bool left_events() const { return in_vain_ && end_ && committed_.offset < *end_; }
+  // While it is held: by an operator. Nothing is started.
+  [[nodiscard]] bool paused() const { return began_ && knows_held_ && !paused_.empty(); }
+  // A drained run that ended for one of both reasons and left events, or letters that an operator had asked
+  // to be handled again or taken away.
+  [[nodiscard]] bool left_something() const {
+    return (in_vain_ || (shift_.ending == Ending::drained && !paused_.empty())) &&
+           (left_requests_ || (end_ && committed_.offset < *end_));
+  }
   [[nodiscard]] Partition partition() const { return tenure_.partition; }
   // By this worker; what an archive lacks in front of it is not.
   [[nodiscard]] Offset committed() const {
@@ -175,7 +181,6 @@ class PartitionWorker {
   // --- barriers: barrier.cpp
   asio::awaitable<void> cross_barrier();
   asio::awaitable<void> stand_at(Generation generation);
-  asio::awaitable<void> look_whether_in_vain(Generation generation);
   asio::awaitable<void> reach(Generation generation);
   asio::awaitable<bool> cross(Generation generation, Cursor behind);
   asio::awaitable<void> refresh_topic();
@@ -243,9 +248,8 @@ class PartitionWorker {
   bool finishing_ = false;  // nothing more is started in this tenure
   bool over_ = false;       // there is nothing left to do here
   bool halted_ = false;
-  Clock::time_point idle_look_at_{};  // at what is waited for
-  bool idle_before_ = false;          // when it was looked at last, nobody went on there
   bool in_vain_ = false;
+  bool left_requests_ = false;  // to handle letters again or take them away, in the last tenure
   Doing told_;                  // what the server knows
   std::uint64_t requests_ = 0;  // of operators, that were seen
   bool look_at_held_ = false;   // there are new ones

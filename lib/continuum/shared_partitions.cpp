@@ -168,6 +168,22 @@ asio::awaitable<void> SharedPartitions::learn_ends() {
 }
 
 asio::awaitable<void> SharedPartitions::look_for_requests(std::vector<Partition> partitions) {
+  redis::Request sizes;
+  for (const Partition partition : partitions) {
+    place_of(partition).asked = false;
+    sizes.command("HLEN", held_key(shift_.place.topic.name, partition, options_.group));
+  }
+  if (sizes.empty()) {
+    co_return;
+  }
+  const redis::Replies counts = co_await shift_.control.call(std::move(sizes));
+  std::size_t with_keys = 0;
+  for (std::size_t i = 0; i < partitions.size(); ++i) {
+    if (counts[i].number() > 1) {  // its count of letters stays when the last one is gone
+      partitions[with_keys++] = partitions[i];
+    }
+  }
+  partitions.resize(with_keys);
   for (std::size_t begin = 0; begin < partitions.size(); begin += held_read_at_once) {
     const std::size_t end = std::min(begin + held_read_at_once, partitions.size());
     redis::Request request;
@@ -411,15 +427,15 @@ bool SharedPartitions::done(const Place& place) {
   const PartitionWorker& worker = *place.worker;
   if (worker.archives()) {
     const EntryId end = worker.holding() ? worker.archived() : place.cursor_entry;
-    return worker.began() && end >= place.end_entry;  // as above
+    return worker.began() && (end >= place.end_entry || worker.paused());  // as above
   }
   if (worker.in_vain()) {
     return true;
   }
   if (worker.holding()) {
+    const bool handled = worker.committed() >= place.end && !worker.releasing();
     // Others may wait for us at a barrier at the end.
-    return worker.halted() || (worker.committed() >= place.end && worker.passed() >= place.end_generation &&
-                               !worker.releasing());
+    return worker.halted() || (handled ? worker.passed() >= place.end_generation : worker.paused());
   }
   return (place.cursor >= place.end && place.passed >= place.end_generation && !place.asked) ||
          retired(place);

@@ -416,7 +416,7 @@ WorkSummary Worker::run() {
     if (partition->halted()) {
       summary.halted.push_back(partition->partition());
     }
-    if (partition->left_events()) {
+    if (partition->left_something()) {
       summary.waiting.push_back(partition->partition());
     }
   }

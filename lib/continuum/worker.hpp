@@ -22,7 +22,8 @@ enum class Ending : std::uint8_t {
   never,  // waits for more events
   // At the end that each log had when its lease was taken. Workers that share: when all is handled that was
   // there at the start, by whomever, but for what others still have. What was asked for about dead letters is
-  // done, too.
+  // done, too. A partition that is halted or paused is not waited for, nor one that waits for such a one at a
+  // barrier.
   drained,
 };
 enum class Standby : std::uint8_t {
@@ -97,7 +98,8 @@ struct WorkSummary {
   std::uint64_t handled = 0;      // events that every handler is done with
   std::uint64_t failed = 0;       // events that a handler gave up
   std::vector<Partition> halted;  // by an event that used up its attempts
-  // Of a drained run, with events left: others have to come to a barrier first, and nobody works on those.
+  // Of a drained run, with something left: they are paused, or others have to come to a barrier first, and
+  // nobody goes on with those.
   std::vector<Partition> waiting;
   bool stopped = false;          // asked to
   bool stopped_at_once = false;  // asked twice: something may have been killed

@@ -1,11 +1,10 @@
 // G1, G5, G6, G7: workers while the ring changes.
-#include "redis/work.hpp"
+#include "redis/changing.hpp"
 
 #include "continuum/dead_letter_listing.hpp"
 #include "continuum/dead_letter_requests.hpp"
 #include "continuum/error.hpp"
 #include "continuum/group_seek.hpp"
-#include "continuum/resize.hpp"
 #include "continuum/ring.hpp"
 #include "continuum/ring_change.hpp"
 
@@ -13,112 +12,19 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <functional>
 #include <string>
 #include <vector>
 
 using namespace continuum;
 using test::await;
+using test::Changing;
+using test::count_of;
 using test::kind_of;
+using test::record;
+using test::record_when_mended;
+using test::ring_of;
 using test::Running;
 using test::Work;
-
-namespace {
-
-// Appends the id of each event to $OUT.
-const std::string record = R"x(sed 's/.*"id":"\([^"]*\)".*/\1/' >>"$OUT")x";
-// Likewise, but fails until $DIR/mended is there.
-const std::string record_when_mended = R"x(test -e "$DIR/mended" || exit 65; )x" + record;
-
-class Changing : public Work {
- public:
-  explicit Changing(std::uint32_t partitions) : Work(partitions) { options().coverage = Coverage::all; }
-
-  void resize(const RingDescription& ring) {
-    const auto own = session();
-    (void)resize_topic(*own, "t", ring);
-    data().topic() = load_topic(*own, "t");
-  }
-  // A run of all partitions that there are now.
-  WorkSummary run_all() {
-    options().coverage = Coverage::all;
-    options().partitions = data().topic().partitions();
-    return run();
-  }
-  // Where the ring of now has the key.
-  Partition append(const std::string& id, const std::string& key) {
-    const Topic& topic = data().topic();
-    const Partition owner = Ring(topic.ring()).owner(key);
-    data().append(owner.value, {test::event_line(id, key)}, Frames::plain, topic.active.value);
-    return owner;
-  }
-  // A key that is in partition `from` now, and in `to` then.
-  [[nodiscard]] std::string moving_key(const RingDescription& then, std::uint32_t from, std::uint32_t to) {
-    const Ring now(data().topic().ring());
-    const Ring later(then);
-    for (int i = 0;; ++i) {
-      const std::string key = "k" + std::to_string(i);
-      if (now.owner(key) == Partition(from) && later.owner(key) == Partition(to)) {
-        return key;
-      }
-    }
-  }
-  void seek(const std::vector<std::uint32_t>& partitions, SeekTarget::To to) {
-    std::vector<Partition> moved;
-    for (const std::uint32_t partition : partitions) {
-      moved.emplace_back(partition);
-    }
-    const auto own = session();
-    last_plan_ = continuum::seek(*own, data().topic(), "g", moved, {to, {}, {}}, "ann");
-  }
-  // Of the last seek: those that passed their barriers again where they stood.
-  [[nodiscard]] std::string stayed() const {
-    std::string partitions;
-    for (const Move& move : last_plan_.staying) {
-      CHECK(move.from == move.to.offset);
-      partitions += std::to_string(move.partition.value);
-    }
-    return partitions;
-  }
-  void mend() { test::write_file(file("mended"), ""); }
-  void release(std::uint32_t partition, const std::string& key) {
-    redis::Request request;
-    request_release(request, group(partition), held_key(partition), {std::string(command_line_handler), key},
-                    {});
-    const auto own = session();
-    REQUIRE(parse_release(own->call(std::move(request))[0]) == Asked::yes);
-  }
-  [[nodiscard]] std::string letters_in(std::uint32_t partition) {
-    std::string ids;
-    for (const DeadLetter& letter : letters(partition)) {
-      const auto at = letter.event.find("\"id\":\"") + 6;
-      ids += letter.event.substr(at, letter.event.find('"', at) - at) + "\n";
-    }
-    return ids;
-  }
-  [[nodiscard]] bool all_passed(std::uint32_t generation) {
-    const auto partitions = data().topic().partitions();
-    return std::all_of(partitions.begin(), partitions.end(),
-                       [&](Partition p) { return state(p.value).passed == Generation(generation); });
-  }
-
- private:
-  SeekPlan last_plan_;
-};
-
-std::size_t count_of(const std::string& text, const std::string& part) {
-  std::size_t count = 0;
-  for (auto at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) {
-    ++count;
-  }
-  return count;
-}
-
-RingDescription ring_of(std::uint32_t partitions) {
-  return RingDescription::uniform(partitions);
-}
-
-}  // namespace
 
 TEST_SUITE("resize work") {
   TEST_CASE("a running worker takes up the partitions that come") {
@@ -730,78 +636,6 @@ TEST_SUITE("resize work") {
     w.data().topic() = load_topic(*w.session(), "t");
     await("all have passed the barrier", [&] { return w.all_passed(2); });
     (void)running.stop();
-  }
-
-  TEST_CASE("a drained run passes the barriers that were there at its start, so that others need not wait") {
-    Changing w(2);
-    w.handle(record);
-    w.resize(ring_of(4));
-    (void)w.run();
-    for (std::uint32_t p = 0; p < 2; ++p) {
-      CHECK(w.state(p).passed == Generation(2));
-    }
-  }
-
-  TEST_CASE("a drained run does not wait at a barrier for a partition on which nobody goes on") {
-    Changing w(2);
-    w.handle(record);
-    const std::string key = w.moving_key(ring_of(3), 1, 2);
-    w.append("1", key);
-    w.resize(ring_of(3));
-    w.append("2", key);
-    w.options().coverage = Coverage::named;
-    w.options().partitions = {Partition(2)};
-    w.options().waiting_told_after = Milliseconds(50);
-    CHECK(w.run().waiting == std::vector{Partition(2)});
-    CHECK(count_of(w.said(),
-                   "waits at generation 2 of the ring for partition 0, on which nobody goes on: this "
-                   "run ends") == 1);
-    CHECK(count_of(w.said(), "waits") == 1);
-    CHECK(w.handled().empty());
-    CHECK(w.state(2).import.generation == Generation(2));
-    // One that has nothing behind the barrier has done what it can.
-    w.resize(RingDescription::parse("xxh3:256:0-1,2*4"));
-    w.options().partitions = {Partition(0)};
-    CHECK(w.run().waiting.empty());
-    CHECK(w.run_all().waiting.empty());
-    CHECK(w.handled() == "1\n2\n");
-    CHECK(w.all_passed(3));
-  }
-
-  TEST_CASE("a drained run does not wait for one that is to take letters over and on which nobody goes on") {
-    Changing w(2);
-    w.handle("exit 65");
-    w.handler().on_failure = OnFailure::hold_key;
-    const std::string key = w.moving_key(ring_of(3), 1, 2);
-    w.append("1", key);
-    w.resize(ring_of(3));
-    w.resize(RingDescription::parse("xxh3:256:0-1,2*4"));
-    w.options().coverage = Coverage::named;
-    w.options().partitions = {Partition(1)};
-    (void)w.run();
-    CHECK(
-        w.said().find("partition 1: waits at generation 3 of the ring for partition 2, on which nobody goes "
-                      "on: this run ends") != std::string::npos);
-    CHECK(w.state(1).passed == Generation(2));
-    (void)w.run_all();
-    CHECK(w.all_passed(3));
-    CHECK(w.letters_in(2) == "1\n");
-  }
-
-  TEST_CASE("a drained run ends when what a partition waits for is halted") {
-    for (const Sharing sharing : {Sharing::pinned, Sharing::shared}) {
-      Changing w(2);
-      w.options().sharing = sharing;
-      w.handle("exit 65");
-      w.handler().on_failure = OnFailure::halt;
-      const std::string key = w.moving_key(ring_of(3), 1, 2);
-      w.append("1", key);
-      w.resize(ring_of(3));
-      w.append("2", key);
-      const WorkSummary summary = w.run_all();
-      CHECK(summary.halted == std::vector{Partition(1)});
-      CHECK(summary.waiting == std::vector{Partition(2)});
-    }
   }
 
   TEST_CASE("a letter from elsewhere is told apart from an event with the same offset") {

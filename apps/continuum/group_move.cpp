@@ -236,33 +236,53 @@ void show_moves(const Context& context, const GroupArguments& args, const SeekPl
 }
 
 // Why other partitions than those that were named are concerned.
-void say_staying(const Context& context, const SeekPlan& plan) {
-  if (plan.staying.empty()) {
-    return;
-  }
-  std::vector<Partition> partitions;
+void say_others(const Context& context, const Topic& topic, const SeekPlan& plan) {
+  std::vector<Partition> staying;
+  std::vector<Partition> removed;
   for (const Move& move : plan.staying) {
-    partitions.push_back(move.partition);
+    staying.push_back(move.partition);
+    const auto& members = topic.ring().members;
+    if (std::none_of(members.begin(), members.end(),
+                     [&](const RingMember& member) { return member.partition == move.partition; })) {
+      removed.push_back(move.partition);
+    }
   }
-  const bool one = partitions.size() == 1;
-  say(context,
-      fmt::format("{} {} where {}, and {} dead letters over once more: the ring moved keys there from "
-                  "a partition that goes back",
-                  partition_text(partitions), one ? "stays" : "stay", one ? "it is" : "they are",
-                  one ? "takes" : "take"));
+  if (!staying.empty()) {
+    const bool one = staying.size() == 1;
+    say(context,
+        fmt::format("{} {} where {}, and {} the changes of the ring once more: keys went there from a "
+                    "partition that goes back, and its dead letters are to follow them{}",
+                    partition_text(staying), one ? "stays" : "stay", one ? "it is" : "they are",
+                    one ? "passes" : "pass",
+                    removed.empty() ? std::string()
+                                    : fmt::format(". That takes a worker of {} again, which left the ring",
+                                                  partition_text(removed))));
+  }
+  if (!plan.tidied.empty()) {
+    say(context,
+        fmt::format("dead letters are dropped from {} that another partition has taken over from there",
+                    partition_text(plan.tidied)));
+  }
 }
 
-std::string moves_text(const std::vector<Move>& moves) {
+std::string plan_text(const SeekPlan& plan) {
   constexpr std::size_t named_max = 16;
   std::string text;
-  for (std::size_t i = 0; i < std::min(moves.size(), named_max); ++i) {
-    text += fmt::format("{}partition {}: {} to {}", i == 0 ? "" : ", ", moves[i].partition, moves[i].from,
-                        moves[i].to.offset);
+  for (std::size_t i = 0; i < std::min(plan.moves.size(), named_max); ++i) {
+    const Move& move = plan.moves[i];
+    text += fmt::format("{}partition {}: {} to {}", i == 0 ? "" : ", ", move.partition, move.from,
+                        move.to.offset);
   }
-  if (moves.size() > named_max) {
-    text += fmt::format(", and {} more partitions", moves.size() - named_max);
+  if (plan.moves.size() > named_max) {
+    text += fmt::format(", and {} more partitions", plan.moves.size() - named_max);
   }
-  return text;
+  std::vector<Partition> staying;
+  for (const Move& move : plan.staying) {
+    staying.push_back(move.partition);
+  }
+  return staying.empty() ? text
+                         : fmt::format("{}; {} where {}", text, partition_text(staying),
+                                       staying.size() == 1 ? "it was" : "they were");
 }
 
 int run_seek(const Context& context, const SeekArguments& args) {
@@ -288,7 +308,7 @@ int run_seek(const Context& context, const SeekArguments& args) {
   const auto missing = unregistered(*session, place.topic, args.group.group, place.partitions);
   SeekPlan plan = plan_seek(*session, place.topic, args.group.group, place.partitions, target);
   say_left_out(context, args.group, missing);
-  say_staying(context, plan);
+  say_others(context, place.topic, plan);
   if (!acts) {
     show_moves(context, args.group, plan, "planned");
     require_movable(place.topic, args.group.group, plan);
@@ -301,9 +321,8 @@ int run_seek(const Context& context, const SeekArguments& args) {
                           args.group.partitions == "all" ? "" : " -p " + args.group.partitions,
                           args.to ? "--to" : "--from-file", args.to ? *args.to : *args.from_file));
   plan = seek(*session, place.topic, args.group.group, place.partitions, target,
-              operator_name() + " (group seek)",
-              [&](const SeekPlan& now) { audit.begin(moves_text(now.moves)); });
-  audit.done(moves_text(plan.moves));
+              operator_name() + " (group seek)", [&](const SeekPlan& now) { audit.begin(plan_text(now)); });
+  audit.done(plan_text(plan));
   show_moves(context, args.group, plan, "moved");
   return 0;
 }

@@ -159,13 +159,16 @@ asio::awaitable<void> BarrierWatch::look_at_donors(Generation generation, Crossi
   bool news = false;
   for (std::size_t i = 0; i < asked.size(); ++i) {
     const redis::Reply state = replies[2 * i];
-    const bool passed = !state[0].is_nil() && state[0].number() >= generation.value;
-    const bool stands_still = !state[1].is_nil() && Import::parse(state[1].text()).generation >= generation;
-    if (!passed && !stands_still) {
+    const Generation passed(state[0].is_nil() ? 0 : static_cast<Generation::rep>(state[0].number()));
+    const Generation import = state[1].is_nil() ? Generation() : Import::parse(state[1].text()).generation;
+    const Generation reached = std::max(passed, import);
+    if (reached < generation) {
       continue;
     }
     news = true;
-    if (replies[2 * i + 1].number() > 0) {
+    // One that has come further has dropped what it gave away here. Who passes the barrier once more, after a
+    // seek, would take letters of keys for that which have come back there since.
+    if (reached == generation && replies[2 * i + 1].number() > 0) {
       have_letters.push_back(asked[i]);
     } else {
       crossing.donors[asked[i].value].receivers.clear();

@@ -35,6 +35,15 @@ class SkipReader {
     if (!state) {
       fail_not_registered(topic_, partition_, group_);
     }
+    if (state->from > std::max(state->passed, Generation(1))) {
+      fail(ErrorKind::usage,
+           "{}: since group {} was put there it has not passed the barriers of the ring up to there, behind "
+           "which "
+           "dead letters of other partitions may come before what is skipped. Start its worker, which passes "
+           "them, "
+           "then try again",
+           place(topic_.name, partition_), group_);
+    }
     Skip skip;
     skip.state = *std::move(state);
     skip.from = skip.state.cursor;

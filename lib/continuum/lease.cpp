@@ -111,6 +111,7 @@ std::optional<GroupState> parse_group(redis::Reply reply) {
   state.number = number_in(required("number"), "number");
   state.passed = generation_in(required("passed"), "passed");
   state.from = generation_in(required("from"), "from");
+  state.reached = generation_in(optional("reached", "0"), "reached");
   state.import = Import::parse(optional("import", ""));
   state.owner = required("owner");
   state.who = optional("who", "");

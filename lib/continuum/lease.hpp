@@ -36,6 +36,7 @@ struct GroupState {
   std::uint64_t number = 0;  // of the last commit
   Generation passed;
   Generation from;
+  Generation reached;  // the last that others may have seen it reach before a seek
   Import import;
   std::string owner;  // empty: nobody
   std::string who;    // the owner for people: HOST:PID

@@ -240,7 +240,10 @@ class Companions {
       const auto states = group_states(session, topic, group, some);
       for (std::size_t i = 0; i < some.size(); ++i) {
         if (states[i]) {
-          states_[some[i].value] = {states[i]->cursor, states[i]->passed, states[i]->from, states[i]->import};
+          const GroupState& state = *states[i];
+          states_[some[i].value] = {
+              state.cursor, std::max(state.passed, state.from),
+              std::max({state.passed, state.from, state.reached, state.import.generation})};
         }
       }
     });
@@ -264,22 +267,24 @@ class Companions {
       }
       Ring after(then->second);
       for (const auto& [to, givers] : donors(before ? *before : Ring(earlier->second), after)) {
+        still_ours();
         for (const Partition from : givers) {
           give(x, from, to);
         }
       }
       before = std::move(after);
     }
+    for (const Move& move : plan.moves) {
+      because_[move.partition.value].reset();
+    }
     for (const Partition partition : partitions_) {
-      const bool moved = std::any_of(plan.moves.begin(), plan.moves.end(),
-                                     [&](const Move& move) { return move.partition == partition; });
-      if (const auto because = because_[partition.value]; because && !moved) {
+      if (const auto because = because_[partition.value]) {
         const State& state = *states_[partition.value];
         Move stay;
         stay.partition = partition;
         stay.from = state.cursor.offset;
         stay.to = state.cursor;
-        stay.generation = std::max(state.passed, state.from);
+        stay.generation = state.generation;
         stay.because = because;
         plan.staying.push_back(std::move(stay));
       }
@@ -289,9 +294,10 @@ class Companions {
  private:
   struct State {
     Cursor cursor;
-    Generation passed;
-    Generation from;
-    Import import;
+    Generation generation;  // there
+    // The last whose barrier others may have seen the group reach here: as long as a seek has it pass its
+    // barriers again, somebody who looked before that may still build on it.
+    Generation reached;
   };
 
   // Generation x moves keys from one to the other.
@@ -299,8 +305,7 @@ class Companions {
     const auto& giver = states_[from.value];
     const auto& receiver = states_[to.value];
     const auto since = letters_from_[from.value];
-    if (!giver || !receiver || !since || *since >= x ||
-        std::max({giver->passed, giver->import.generation, receiver->passed}) < x) {
+    if (!giver || !receiver || !since || *since >= x || std::max(giver->reached, receiver->reached) < x) {
       return;  // where nobody has come to the barrier, all goes as it always does
     }
     auto& letters_from = letters_from_[to.value];

@@ -74,7 +74,7 @@ class Verifier {
         problem.from = contents.segments[i];
         problem.to = last ? std::nullopt : std::optional(contents.segments[i + 1]);
         problem.what = error.message();
-        report(std::move(problem));
+        report(problem);
         expected_ = problem.to;
       }
     }
@@ -92,9 +92,9 @@ class Verifier {
   void tell(Kind kind, std::string_view name, std::string what) const {
     ArchiveProblem problem = about(kind, name);
     problem.what = std::move(what);
-    report(std::move(problem));
+    report(problem);
   }
-  void report(ArchiveProblem problem) const {
+  void report(const ArchiveProblem& problem) const {
     if (options_.on_problem) {
       options_.on_problem(problem);
     }
@@ -239,7 +239,7 @@ class Verifier {
         problem.what += "; " + cut_off_text(segment.bytes(), indexed_);
       }
     }
-    report(std::move(problem));
+    report(problem);
   }
 
   // Between two frames, so that all that is there is right.
@@ -249,7 +249,7 @@ class Verifier {
     problem.to = to;
     problem.position = segment.bytes();
     problem.what = cut_off_text(segment.bytes(), indexed_);
-    report(std::move(problem));
+    report(problem);
   }
 
   void report_superseded(const SegmentFile& segment, const ArchivedFrame& frame) const {
@@ -257,7 +257,7 @@ class Verifier {
     problem.position = frame.position;
     problem.what = fmt::format("its last {} bytes hold events that the next segment has too",
                                segment.bytes() - frame.position);
-    report(std::move(problem));
+    report(problem);
   }
 
   bool verify_frame(const SegmentFile& segment, SegmentScanner& scanner, const ArchivedFrame& frame,
@@ -273,7 +273,7 @@ class Verifier {
       problem.from = problem.to = header.first;
       problem.position = frame.position;
       problem.what = fmt::format("generation {} begins without its barrier", header.generation);
-      report(std::move(problem));
+      report(problem);
     }
     if (header.barrier() && newest_ &&
         header.generation.value > std::uint64_t{newest_->value} + unknown_generations_max) {
@@ -302,7 +302,7 @@ class Verifier {
     problem.to = header.next();
     problem.position = frame.position;
     problem.what = wrong;
-    report(std::move(problem));
+    report(problem);
     return false;
   }
 

@@ -20,7 +20,7 @@ constexpr std::string_view magic = "CIX1";
 constexpr std::size_t hash_bytes = 8;
 constexpr std::size_t record_fixed_bytes = 68;  // without the filter
 // A frame has at most frame_events_max keys, of ten bits each.
-constexpr std::size_t record_bytes_max = record_fixed_bytes + frame_events_max * 2;
+constexpr std::size_t record_bytes_max = record_fixed_bytes + std::size_t{frame_events_max} * 2;
 // What is behind it is read from the segment.
 constexpr std::size_t index_bytes_max = std::size_t{128} << 20;
 constexpr std::size_t window_bytes = 1 << 20;

@@ -134,7 +134,7 @@ SeekPlan seek(redis::Session& session, const Topic& topic, std::string_view grou
       const Acquired& lease = leases.of(move.partition);
       move.to = lease.cursor;
       move.generation = std::max(lease.passed, lease.from);
-      here.push_back(std::move(move));
+      here.push_back(move);
     }
     run_moves(session, topic, group, leases, here);
   }

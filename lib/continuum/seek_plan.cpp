@@ -286,7 +286,7 @@ class Companions {
         stay.to = state.cursor;
         stay.generation = state.generation;
         stay.because = because;
-        plan.staying.push_back(std::move(stay));
+        plan.staying.push_back(stay);
       }
     }
   }
